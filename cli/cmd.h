@@ -1,0 +1,18 @@
+#pragma once
+/* The table of subcommands. A command parses, calls and prints; the work is in the library. A command returns the
+ * process status: 0 done, 1 failed (it has printed why), 2 wrong usage. */
+#include "core/base/err.h"
+
+typedef struct cmd {
+    const char *name;
+    int (*run)(int argc, char **argv); /* argv[0] is the command's own name */
+    const char *summary;               /* one line */
+    const char *usage;                 /* what --help prints, ending with an example */
+} cmd;
+
+extern const cmd *const cmds[]; /* NULL-ended */
+
+/* "hone: <message>" on standard error; returns 1. */
+int cmd_failed(const hone_err *e);
+/* The message and where help is, on standard error; returns 2. */
+int cmd_usage(const cmd *c, const char *fmt, ...) __attribute__((format(printf, 2, 3)));

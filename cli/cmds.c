@@ -1,0 +1,8 @@
+/* The one list of subcommands, in the order in which help shows them. */
+#include "cli/cmd.h"
+
+#include <stddef.h>
+
+const cmd *const cmds[] = {
+    NULL,
+};

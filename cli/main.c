@@ -1,0 +1,58 @@
+/* The roof: finds the subcommand and runs it. Nothing else in the program may end the process. */
+#include "cli/cmd.h"
+
+#include <sodium.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+int cmd_failed(const hone_err *e)
+{
+    fprintf(stderr, "hone: %s\n", e->msg[0] != '\0' ? e->msg : hone_strerror(e->code));
+    return 1;
+}
+
+int cmd_usage(const cmd *c, const char *fmt, ...)
+{
+    va_list ap;
+    fprintf(stderr, "hone %s: ", c->name);
+    va_start(ap, fmt);
+    vfprintf(stderr, fmt, ap);
+    va_end(ap);
+    fprintf(stderr, "; see 'hone %s --help'\n", c->name);
+    return 2;
+}
+
+static void print_help(FILE *out)
+{
+    fputs("usage: hone COMMAND [options]; 'hone COMMAND --help' explains one\n\n", out);
+    for (size_t i = 0; cmds[i] != NULL; i++)
+        fprintf(out, "  %-12s %s\n", cmds[i]->name, cmds[i]->summary);
+}
+
+int main(int argc, char **argv)
+{
+    if (sodium_init() < 0) {
+        fputs("hone: libsodium cannot start\n", stderr);
+        return 1;
+    }
+    if (argc < 2) {
+        print_help(stderr);
+        return 2;
+    }
+    if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "help") == 0) {
+        print_help(stdout);
+        return 0;
+    }
+    for (size_t i = 0; cmds[i] != NULL; i++) {
+        if (strcmp(cmds[i]->name, argv[1]) != 0)
+            continue;
+        if (argc > 2 && strcmp(argv[2], "--help") == 0) {
+            puts(cmds[i]->usage);
+            return 0;
+        }
+        return cmds[i]->run(argc - 1, argv + 1);
+    }
+    fprintf(stderr, "hone: no command '%s'; 'hone --help' lists them\n", argv[1]);
+    return 2;
+}

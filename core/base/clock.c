@@ -1,0 +1,33 @@
+#include "core/base/clock.h"
+
+#include <stdio.h>
+#include <time.h>
+
+int64_t clock_mono_ns(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
+}
+
+int64_t clock_unix_ms(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_REALTIME, &t);
+    return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
+}
+
+double clock_seconds(void)
+{
+    return (double)clock_mono_ns() * 1e-9;
+}
+
+void clock_iso8601(char *dst, size_t cap, int64_t unix_ms)
+{
+    time_t s = (time_t)(unix_ms / 1000);
+    struct tm tm;
+    char date[32];
+    gmtime_r(&s, &tm);
+    strftime(date, sizeof date, "%Y-%m-%dT%H:%M:%S", &tm);
+    snprintf(dst, cap, "%s.%03dZ", date, (int)(unix_ms % 1000));
+}

@@ -1,0 +1,188 @@
+#include "core/base/js.h"
+
+#include "core/base/file.h"
+#include "core/base/nearest.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+static bool deeper_than(const json_t *v, int depth)
+{
+    if (depth < 0)
+        return true;
+    if (json_is_array(v)) {
+        for (size_t i = 0; i < json_array_size(v); i++)
+            if (deeper_than(json_array_get(v, i), depth - 1))
+                return true;
+    } else if (json_is_object(v)) {
+        const char *key;
+        json_t *item;
+        json_object_foreach((json_t *)v, key, item)
+        {
+            if (deeper_than(item, depth - 1))
+                return true;
+        }
+    }
+    return false;
+}
+
+int js_parse(json_t **out, const char *text, size_t len, hone_err *e)
+{
+    *out = NULL;
+    if (len > JS_MAX_BYTES)
+        return hone_fail(e, HONE_ELIMIT, "JSON of %zu bytes, at most %d are read", len,
+                         JS_MAX_BYTES);
+    json_error_t je;
+    json_t *v = json_loadb(text, len, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY | JSON_ALLOW_NUL,
+                           &je);
+    if (v == NULL)
+        return hone_fail(e, HONE_EFORMAT, "JSON: line %d, column %d: %s", je.line, je.column,
+                         je.text);
+    if (deeper_than(v, JS_MAX_DEPTH)) {
+        json_decref(v);
+        return hone_fail(e, HONE_ELIMIT, "JSON nests deeper than %d", JS_MAX_DEPTH);
+    }
+    *out = v;
+    return 0;
+}
+
+int js_load(json_t **out, const char *path, hone_err *e)
+{
+    char *text;
+    size_t len;
+    *out = NULL;
+    int rc = file_read(&text, &len, path, JS_MAX_BYTES, e);
+    if (rc != 0)
+        return rc;
+    rc = js_parse(out, text, len, e);
+    free(text);
+    return rc == 0 ? 0 : hone_fail_at(e, "%s", path);
+}
+
+int js_save(const json_t *v, const char *path, bool pretty, hone_err *e)
+{
+    size_t flags = pretty ? JSON_INDENT(2) : JSON_COMPACT;
+    char *text = json_dumps(v, flags | JSON_ENCODE_ANY | JSON_REAL_PRECISION(17));
+    if (text == NULL)
+        return hone_fail(e, HONE_EINVAL, "%s: the value cannot be written as JSON", path);
+    size_t n = strlen(text);
+    if (pretty) /* the terminator's place takes the final newline */
+        text[n++] = '\n';
+    int rc = file_write(path, text, n, e);
+    free(text);
+    return rc;
+}
+
+char *js_text(const json_t *v, bool sorted)
+{
+    return json_dumps(v, JSON_COMPACT | JSON_ENCODE_ANY | JSON_REAL_PRECISION(17) |
+                             (sorted ? JSON_SORT_KEYS : 0));
+}
+
+static int missing(const char *key, hone_err *e)
+{
+    return hone_fail(e, HONE_EFORMAT, "field '%s' is missing", key);
+}
+
+static int not_a(const char *key, const char *what, hone_err *e)
+{
+    return hone_fail(e, HONE_EFORMAT, "field '%s' is not %s", key, what);
+}
+
+static json_t *present(const json_t *o, const char *key)
+{
+    json_t *v = json_object_get(o, key);
+    return json_is_null(v) ? NULL : v;
+}
+
+int js_get_str(const json_t *o, const char *key, const char **out, hone_err *e)
+{
+    return present(o, key) == NULL ? missing(key, e) : js_opt_str(o, key, out, e);
+}
+
+int js_get_int(const json_t *o, const char *key, int64_t *out, hone_err *e)
+{
+    return present(o, key) == NULL ? missing(key, e) : js_opt_int(o, key, out, e);
+}
+
+int js_get_num(const json_t *o, const char *key, double *out, hone_err *e)
+{
+    return present(o, key) == NULL ? missing(key, e) : js_opt_num(o, key, out, e);
+}
+
+int js_get_array(const json_t *o, const char *key, json_t **out, hone_err *e)
+{
+    json_t *v = present(o, key);
+    if (v == NULL)
+        return missing(key, e);
+    if (!json_is_array(v))
+        return not_a(key, "an array", e);
+    *out = v;
+    return 0;
+}
+
+int js_opt_str(const json_t *o, const char *key, const char **out, hone_err *e)
+{
+    json_t *v = present(o, key);
+    if (v == NULL)
+        return 0;
+    if (!json_is_string(v))
+        return not_a(key, "a string", e);
+    if (strlen(json_string_value(v)) != json_string_length(v))
+        return not_a(key, "free of NUL characters", e);
+    *out = json_string_value(v);
+    return 0;
+}
+
+int js_opt_int(const json_t *o, const char *key, int64_t *out, hone_err *e)
+{
+    json_t *v = present(o, key);
+    if (v == NULL)
+        return 0;
+    if (!json_is_integer(v))
+        return not_a(key, "an integer", e);
+    *out = json_integer_value(v);
+    return 0;
+}
+
+int js_opt_num(const json_t *o, const char *key, double *out, hone_err *e)
+{
+    json_t *v = present(o, key);
+    if (v == NULL)
+        return 0;
+    if (!json_is_number(v))
+        return not_a(key, "a number", e);
+    *out = json_number_value(v);
+    return 0;
+}
+
+int js_opt_bool(const json_t *o, const char *key, bool *out, hone_err *e)
+{
+    json_t *v = present(o, key);
+    if (v == NULL)
+        return 0;
+    if (!json_is_boolean(v))
+        return not_a(key, "true or false", e);
+    *out = json_is_true(v);
+    return 0;
+}
+
+int js_only_keys(const json_t *o, const char *const *keys, hone_err *e)
+{
+    const char *key;
+    json_t *v;
+    json_object_foreach((json_t *)o, key, v)
+    {
+        size_t i = 0;
+        while (keys[i] != NULL && strcmp(keys[i], key) != 0)
+            i++;
+        if (keys[i] != NULL)
+            continue;
+        const char *near = nearest_name(key, keys);
+        if (near != NULL)
+            return hone_fail(e, HONE_EFORMAT, "unknown field '%s' (did you mean '%s'?)", key,
+                             near);
+        return hone_fail(e, HONE_EFORMAT, "unknown field '%s'", key);
+    }
+    return 0;
+}

@@ -1,0 +1,36 @@
+#pragma once
+/* JSON over jansson with this project's limits and errors. Reading refuses duplicate keys, documents longer than
+ * JS_MAX_BYTES and nesting deeper than JS_MAX_DEPTH. Getters name the field in the error. Values returned are
+ * borrowed from the object unless the contract says "new reference". */
+#include "core/base/err.h"
+
+#include <jansson.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+enum { JS_MAX_BYTES = 256 << 20, JS_MAX_DEPTH = 256 };
+
+/* New reference; *out = NULL first. EFORMAT with line and column. */
+int js_parse(json_t **out, const char *text, size_t len, hone_err *e);
+int js_load(json_t **out, const char *path, hone_err *e);
+
+/* Writes `v` to path atomically (see file_write), indented when `pretty`. */
+int js_save(const json_t *v, const char *path, bool pretty, hone_err *e);
+
+/* Compact text; caller frees; keys in insertion order unless `sorted` (canonical form, for hashing). */
+char *js_text(const json_t *v, bool sorted);
+
+/* Required fields: EFORMAT "field 'x' is missing" or "... is not a string". */
+int js_get_str(const json_t *o, const char *key, const char **out, hone_err *e);
+int js_get_int(const json_t *o, const char *key, int64_t *out, hone_err *e);
+int js_get_num(const json_t *o, const char *key, double *out, hone_err *e);
+int js_get_array(const json_t *o, const char *key, json_t **out, hone_err *e);
+
+/* Optional fields: absent or null leaves *out as it is; a wrong type is EFORMAT. */
+int js_opt_str(const json_t *o, const char *key, const char **out, hone_err *e);
+int js_opt_int(const json_t *o, const char *key, int64_t *out, hone_err *e);
+int js_opt_num(const json_t *o, const char *key, double *out, hone_err *e);
+int js_opt_bool(const json_t *o, const char *key, bool *out, hone_err *e);
+
+/* EFORMAT naming the first key of o that is not in the NULL-ended list, with the nearest name. */
+int js_only_keys(const json_t *o, const char *const *keys, hone_err *e);
