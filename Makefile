@@ -1,74 +1,192 @@
-# hone: one binary, one library, its tests.  `make help` lists the targets.
+# hone: one library, one binary, its tests and benches. `make help` lists the targets.
 
-# ---- settings: everything that may be changed stands here -------------------------------------------------------
+# ---- settings: everything that may be changed stands here ----------------------------------------
 B        ?= build
-CC       ?= gcc
-NVCC     ?= nvcc
 prefix   ?= /usr/local
+OPT      ?= -O2 -g
 SAN      ?=
 WERROR   ?=
+V        ?=
+T        ?=
+JOBS     ?= 2
+FUZZ_SECONDS ?= 60
+# make's built-in CC is "cc", which ?= would keep.
+ifeq ($(origin CC),default)
+CC       := gcc
+endif
 
-PKGS     := dnnl jansson yaml-0.1 libpcre2-8 libutf8proc libsodium sqlite3 libmicrohttpd lua5.4
-OPT      ?= -O2 -g
 STD      := -std=c11 -D_GNU_SOURCE -I.
-WARN     := -Wall -Wextra -Wshadow -Wconversion -Wstrict-prototypes -Wmissing-prototypes -Wvla -Wformat=2 -Wundef
-# dnnl has no pkg-config file in Debian 12.
-PKG_CFLAGS := $(shell pkg-config --cflags $(filter-out dnnl,$(PKGS)) 2>/dev/null)
-PKG_LIBS   := $(shell pkg-config --libs $(filter-out dnnl,$(PKGS)) 2>/dev/null) -ldnnl
-CFLAGS   += $(STD) $(OPT) $(WARN) $(WERROR) $(SAN) -fvisibility=hidden -fopenmp -pthread $(PKG_CFLAGS)
-LDFLAGS  += $(SAN) -fopenmp -pthread -rdynamic
-LDLIBS   += $(PKG_LIBS) -ldl -lm
-# A file named *_avx2.c or *_avx512.c is compiled for that machine only; its callers check the feature bits.
+WARN     := -Wall -Wextra -Wshadow -Wconversion -Wstrict-prototypes -Wmissing-prototypes -Wvla \
+            -Wformat=2 -Wundef
+OMP      ?= -fopenmp
+# Libraries with a pkg-config file; oneDNN has none in Debian 12. Lua comes in with its first source.
+PKGS     := jansson yaml-0.1 libpcre2-8 libutf8proc libsodium sqlite3 libmicrohttpd \
+            $(if $(wildcard lua/*.c),lua5.4)
+PKG_CFLAGS := $(shell pkg-config --cflags $(PKGS) 2>/dev/null)
+PKG_LIBS   := $(shell pkg-config --libs $(PKGS) 2>/dev/null) -ldnnl
+# DT_RPATH, not RUNPATH: the libraries that a bundle carries must find each other through it too.
+RPATH    := -Wl,--disable-new-dtags -Wl,-rpath,'$$ORIGIN/lib:$$ORIGIN/../lib:$$ORIGIN/../../lib'
+
+HONE_CFLAGS  = $(STD) $(OPT) $(WARN) $(WERROR) $(SAN) -fvisibility=hidden $(OMP) -pthread \
+               $(PKG_CFLAGS) $(CFLAGS)
+HONE_LDFLAGS = $(SAN) $(OMP) -pthread -rdynamic -Wl,--as-needed $(RPATH) $(LDFLAGS)
+HONE_LDLIBS  = $(PKG_LIBS) -ldl -lm $(LDLIBS)
+# A file named *_avx2.c, *_avx512.c or *_amx.c is compiled for that machine only; its callers check
+# the feature bits.
 AVX2     := -mavx2 -mfma -mf16c
 AVX512   := $(AVX2) -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512bf16
+AMX      := $(AVX512) -mamx-tile -mamx-bf16 -mamx-int8
 
-# ---- sources are found, not listed ------------------------------------------------------------------------------
-LIB_SRC  := $(shell find core kernels/cpu adapters serve plugins lua -name '*.c' 2>/dev/null | sort) $(wildcard kernels/*.c)
+ASAN     := -fsanitize=address,undefined -fno-sanitize-recover=all
+UBSAN    := -fsanitize=undefined -fno-sanitize-recover=all
+TSAN     := -fsanitize=thread
+DEBUG    := -O1 -g -fno-omit-frame-pointer
+
+# ---- sources are found, not listed ---------------------------------------------------------------
+LIB_DIRS := $(wildcard core kernels/cpu adapters serve plugins lua)
+LIB_SRC  := $(sort $(wildcard kernels/*.c) $(shell find $(LIB_DIRS) -name '*.c'))
 CLI_SRC  := $(sort $(wildcard cli/*.c))
 UNIT_SRC := $(sort $(wildcard tests/unit/test_*.c))
 AID_SRC  := $(sort $(wildcard tests/unit/aid_*.c))
 OPS_SRC  := $(sort $(wildcard tests/ops/*.c))
 GEN_SRC  := $(sort $(wildcard examples/*.c))
+BENCH_SRC := $(sort $(wildcard tests/bench/bench_*.c))
+FAULT_SRC := $(sort $(wildcard tests/fault/*.c))
+FUZZ_SRC := $(sort $(wildcard tests/fuzz/fuzz_*.c))
 
-LIB_OBJ  := $(LIB_SRC:%.c=$B/%.o)
-CLI_OBJ  := $(CLI_SRC:%.c=$B/%.o)
-AID_OBJ  := $(AID_SRC:%.c=$B/%.o)
-UNIT_BIN := $(UNIT_SRC:%.c=$B/%)
+obj       = $(1:%.c=$B/%.o)
+exe       = $(1:%.c=$B/%)
+ALL_OBJ  := $(call obj,$(LIB_SRC) $(CLI_SRC) $(UNIT_SRC) $(AID_SRC) $(OPS_SRC) $(GEN_SRC) \
+              $(BENCH_SRC) $(FAULT_SRC) $(FUZZ_SRC))
+LIB      := $B/libhone.a
+UNIT_BIN := $(if $(strip $T),$(T:%=$B/tests/unit/test_%),$(call exe,$(UNIT_SRC)))
 
-all: $B/hone $(if $(OPS_SRC),$B/op_check)  ## build the binary
+Q        := $(if $V,,@)
+say       = $(if $V,,@echo "$1 $2")
+link      = $Q$(CC) $(HONE_LDFLAGS) -o $@ $(filter %.o %.a,$^) $1 $(HONE_LDLIBS)
 
-$B/libhone.a: $(LIB_OBJ)
+all: $B/hone $(if $(OPS_SRC),$B/op_check) $(call exe,$(GEN_SRC))  ## build the program
+
+$(LIB): $(call obj,$(LIB_SRC))
+	$(call say,AR,$@)
 	@rm -f $@
-	ar rcs $@ $^
+	$Qar rcs $@ $^
 
-$B/hone: $(CLI_OBJ) $B/libhone.a
-	$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS)
+$B/hone: $(call obj,$(CLI_SRC)) $(LIB)
+	$(call say,LD,$@)
+	$(call link)
 
-$B/op_check: $(OPS_SRC:%.c=$B/%.o) $B/libhone.a
-	$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS)
+$B/op_check: $(call obj,$(OPS_SRC)) $(LIB)
+	$(call say,LD,$@)
+	$(call link)
 
-$B/tests/unit/test_%: $B/tests/unit/test_%.o $(AID_OBJ) $B/libhone.a
-	$(CC) $(LDFLAGS) -o $@ $^ -lcmocka $(LDLIBS)
+$B/fault: $(call obj,$(FAULT_SRC)) $(LIB)
+	$(call say,LD,$@)
+	$(call link)
 
-$B/%_avx2.o: CFLAGS += $(AVX2)
-$B/%_avx512.o: CFLAGS += $(AVX512)
-$B/%.o: %.c Makefile
+$B/examples/%: $B/examples/%.o $(LIB)
+	$(call say,LD,$@)
+	$(call link)
+
+$B/tests/bench/bench_%: $B/tests/bench/bench_%.o $(LIB)
+	$(call say,LD,$@)
+	$(call link)
+
+$B/tests/fuzz/fuzz_%: $B/tests/fuzz/fuzz_%.o $(LIB)
+	$(call say,LD,$@)
+	$(call link,-fsanitize=fuzzer)
+
+$B/tests/unit/test_%: $B/tests/unit/test_%.o $(call obj,$(AID_SRC)) $(LIB)
+	$(call say,LD,$@)
+	$(call link,-lcmocka)
+
+$B/%_avx2.o: HONE_CFLAGS += $(AVX2)
+$B/%_avx512.o: HONE_CFLAGS += $(AVX512)
+$B/%_amx.o: HONE_CFLAGS += $(AMX)
+$B/%.o: %.c Makefile | need
+	$(call say,CC,$<)
 	@mkdir -p $(@D)
-	$(CC) $(CFLAGS) -MMD -MP -c -o $@ $<
+	$Q$(CC) $(HONE_CFLAGS) -MMD -MP -c -o $@ $<
 
--include $(LIB_OBJ:.o=.d) $(CLI_OBJ:.o=.d) $(UNIT_BIN:=.d) $(AID_OBJ:.o=.d) $(OPS_SRC:%.c=$B/%.d)
+-include $(ALL_OBJ:.o=.d)
 
-# ---- checks -----------------------------------------------------------------------------------------------------
-T ?=
-test: all $(UNIT_BIN)  ## all tests that need no GPU and no network; T=tok runs one file
-	@tests/run $B $(T)
+# ---- what must be installed ----------------------------------------------------------------------
+need:
+	@docker/deps check build
 
-clean:  ## remove the build folder
-	rm -rf $B
+deps:  ## install what the build and the tests need (apt)
+	@docker/deps install build test
+
+deps-dev:  ## install the tools of lint, fuzz and valgrind too (apt)
+	@docker/deps install build test dev
+
+# ---- checks --------------------------------------------------------------------------------------
+# Flags are read before deps has run, so the work is done by a second make.
+test: deps  ## all tests that need no GPU and no network; T=err runs one file
+	@$(MAKE) --no-print-directory test-run
+
+test-run: $(if $(strip $T),,all) $(UNIT_BIN)
+	@JOBS=$(JOBS) tests/run $B $T
+
+asan:  ## the unit tests under AddressSanitizer and UndefinedBehaviorSanitizer
+	@$(MAKE) --no-print-directory B=build-asan SAN="$(ASAN)" OPT="$(DEBUG)" test
+
+ubsan:  ## the unit tests under UndefinedBehaviorSanitizer alone
+	@$(MAKE) --no-print-directory B=build-ubsan SAN="$(UBSAN)" OPT="$(DEBUG)" test
+
+# libgomp's barriers are not built for ThreadSanitizer, which would report each parallel loop as a
+# race. One OpenMP thread takes those away; our own threads stay checked.
+tsan:  ## the unit tests under ThreadSanitizer
+	@OMP_NUM_THREADS=1 $(MAKE) --no-print-directory B=build-tsan SAN="$(TSAN)" OPT="$(DEBUG)" test
+
+valgrind:  ## the unit tests under valgrind (leaks are errors)
+	@OMP_NUM_THREADS=1 TEST_TIMEOUT=900 \
+	TEST_WRAP="valgrind -q --error-exitcode=99 --leak-check=full --show-leak-kinds=definite" \
+	$(MAKE) --no-print-directory B=build-valgrind OPT="$(DEBUG)" test
+
+e2e: all  ## the end-to-end tests
+	@tests/e2e/run-all $B
+
+fault: $(if $(FAULT_SRC),$B/fault)  ## fail every system call and allocation of a write, in turn
+	@$B/fault $T
+
+fuzz:  ## fuzz every reader; FUZZ_SECONDS=600 for ten minutes each, T=yaml for one
+	@$(MAKE) --no-print-directory B=build-fuzz CC=clang OMP= OPT="$(DEBUG)" \
+	  SAN="-fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all" fuzz-run
+
+fuzz-run: $(if $(strip $T),$(T:%=$B/tests/fuzz/fuzz_%),$(call exe,$(FUZZ_SRC)))
+	@tests/fuzz/run $B $(FUZZ_SECONDS) $T
+
+bench: $(if $(OPS_SRC),$B/op_check) $(call exe,$(BENCH_SRC))  ## measure the speed of this build
+	@tests/bench/run $B $T
+
+lint:  ## layers, headers, sizes, format, names in the documents
+	@CC="$(CC)" tests/lint/run
+
+tidy:  ## clang-tidy over every source; T=core/base/buf.c for one
+	@JOBS=$(JOBS) tests/lint/tidy $T -- $(STD) $(PKG_CFLAGS)
+
+demo: deps  ## the whole loop on the embedded model
+	@$(MAKE) --no-print-directory all
+	@examples/demo.sh $B/hone
+
+# ---- packages ------------------------------------------------------------------------------------
+bundle: all $(call exe,$(UNIT_SRC) $(BENCH_SRC))  ## one archive that runs with nothing installed
+	@docker/bundle $B
+
+install: all  ## install the program under prefix=/usr/local
+	install -D -m 755 $B/hone $(DESTDIR)$(prefix)/bin/hone
+	install -D -m 644 LICENSE $(DESTDIR)$(prefix)/share/doc/hone/LICENSE
+	install -D -m 644 README.md $(DESTDIR)$(prefix)/share/doc/hone/README.md
+
+clean:  ## remove every build folder
+	rm -rf build build-* dist
 
 help:  ## list the targets
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 
-.PHONY: all test clean help
+.PHONY: all need deps deps-dev test test-run asan ubsan tsan valgrind e2e fault fuzz fuzz-run bench \
+        lint tidy demo bundle install clean help
 .DEFAULT_GOAL := all
+.DELETE_ON_ERROR:
 .SECONDARY:
