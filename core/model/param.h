@@ -16,7 +16,7 @@ typedef struct param {
 typedef struct param_list {
     kern_dev *dev;
     param *items;
-    size_t n;
+    size_t n, cap;
     int64_t total;     /* elements */
     float *value, *grad; /* device, [total] */
 } param_list;
@@ -25,7 +25,7 @@ typedef struct param_list {
 void param_list_init(param_list *l, kern_dev *dev);
 size_t param_list_add(param_list *l, const char *name, int64_t rows, int64_t cols, bool decay,
                       float lr_scale); /* index; offsets are padded to 16 elements */
-int param_list_alloc(param_list *l, hone_err *e); /* zeroed */
+int param_list_alloc(param_list *l, hone_err *e); /* zeroed; after a failure free the list as usual */
 void param_list_free(param_list *l); /* safe on a zeroed list */
 
 kern_tensor param_value(const param_list *l, size_t i); /* F32 [rows, cols] on the device */
