@@ -42,22 +42,6 @@ struct safetensors {
     const st_tensor **by_name;
 };
 
-const char *st_dtype_name(st_dtype t)
-{
-    for (size_t i = 0; i < sizeof dtype_rows / sizeof *dtype_rows; i++)
-        if (dtype_rows[i].dtype == t && t != ST_OTHER)
-            return dtype_rows[i].name;
-    return "another dtype";
-}
-
-size_t st_dtype_size(st_dtype t)
-{
-    for (size_t i = 0; i < sizeof dtype_rows / sizeof *dtype_rows; i++)
-        if (dtype_rows[i].dtype == t && t != ST_OTHER)
-            return dtype_rows[i].size;
-    return 0;
-}
-
 static const dtype_row *dtype_find(const char *name)
 {
     for (size_t i = 0; i < sizeof dtype_rows / sizeof *dtype_rows; i++)

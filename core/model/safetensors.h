@@ -11,8 +11,6 @@
 
 enum { ST_MAX_DIMS = 8 };
 typedef enum { ST_F32, ST_F16, ST_BF16, ST_I32, ST_I64, ST_U8, ST_OTHER } st_dtype;
-const char *st_dtype_name(st_dtype t); /* "BF16" */
-size_t st_dtype_size(st_dtype t);      /* bytes; 0 for ST_OTHER */
 
 typedef struct st_tensor {
     const char *name;

@@ -4,6 +4,7 @@
 #include "core/base/js.h"
 #include "core/base/mem.h"
 #include "core/model/safetensors.h"
+#include "core/model/stdtype.h"
 
 #include <stdlib.h>
 #include <string.h>
