@@ -1,0 +1,8 @@
+#pragma once
+/* The name of a set of weights: what an adapter was trained on, what an artefact is called by. */
+#include "core/base/err.h"
+
+/* SHA-256 over the lines "<sha256>  <name>\n" of the directory's weight files (*.safetensors),
+ * sorted by name; 64 hex digits. ENOTFOUND when there are none. Settings and tokenizer are not part
+ * of it. */
+int model_dir_digest(char out[65], const char *dir, hone_err *e);
