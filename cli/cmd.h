@@ -1,6 +1,6 @@
 #pragma once
-/* The table of subcommands. A command parses, calls and prints; the work is in the library. A command returns the
- * process status: 0 done, 1 failed (it has printed why), 2 wrong usage. */
+/* The table of subcommands. A command parses, calls and prints; the work is in the library. A
+ * command returns the process status: 0 done, 1 failed (it has printed why), 2 wrong usage. */
 #include "core/base/err.h"
 
 typedef struct cmd {

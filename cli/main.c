@@ -1,5 +1,6 @@
 /* The roof: finds the subcommand and runs it. Nothing else in the program may end the process. */
 #include "cli/cmd.h"
+#include "core/base/js.h"
 
 #include <sodium.h>
 #include <stdarg.h>
@@ -36,6 +37,7 @@ int main(int argc, char **argv)
         fputs("hone: libsodium cannot start\n", stderr);
         return 1;
     }
+    js_start();
     if (argc < 2) {
         print_help(stderr);
         return 2;

@@ -3,6 +3,7 @@
 #include "core/base/mem.h"
 
 #include <stdarg.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -61,6 +62,8 @@ void arena_reset(arena *a)
 
 void *arena_alloc(arena *a, size_t n)
 {
+    if (n > SIZE_MAX / 2)
+        n = SIZE_MAX / 2; /* there is no such block: mem_alloc says so and aborts */
     n = (n + ALIGN - 1) / ALIGN * ALIGN;
     block *b = a->head;
     if (b->cap - b->len < n)
@@ -74,7 +77,8 @@ void *arena_alloc(arena *a, size_t n)
 char *arena_strndup(arena *a, const char *s, size_t n)
 {
     char *p = arena_alloc(a, n + 1);
-    memcpy(p, s, n);
+    if (n != 0)
+        memcpy(p, s, n);
     return p;
 }
 

@@ -7,24 +7,25 @@
 #include <stdlib.h>
 #include <string.h>
 
-static char empty[1];
+/* What an empty buffer shows. Never written: nothing writes to data while cap is 0. */
+static const char empty[1] = "";
 
 void buf_init(buf *b, size_t max)
 {
-    *b = (buf){.data = empty, .max = max};
+    *b = (buf){.data = (char *)empty, .max = max};
 }
 
 void buf_free(buf *b)
 {
     if (b->cap != 0)
         free(b->data);
-    *b = (buf){.data = empty, .max = b->max};
+    buf_init(b, b->max);
 }
 
 void buf_reset(buf *b)
 {
     b->len = 0;
-    b->failed = false;
+    b->failed = b->no_memory = false;
     if (b->cap != 0)
         b->data[0] = '\0';
 }
@@ -42,9 +43,11 @@ static bool reserve(buf *b, size_t n)
     size_t cap = b->cap ? b->cap * 2 : 64;
     if (cap < need)
         cap = need;
+    if (cap - 1 > b->max)
+        cap = b->max + 1;
     char *p = realloc(b->cap ? b->data : NULL, cap);
     if (p == NULL) {
-        b->failed = true;
+        b->failed = b->no_memory = true;
         return false;
     }
     b->data = p;
@@ -77,6 +80,8 @@ void buf_printf(buf *b, const char *fmt, ...)
     va_start(ap, fmt);
     int n = vsnprintf(NULL, 0, fmt, ap);
     va_end(ap);
+    if (n < 0)
+        b->failed = b->no_memory = true;
     if (n <= 0 || !reserve(b, (size_t)n))
         return;
     va_start(ap, fmt);
@@ -89,6 +94,8 @@ void buf_utf8(buf *b, unsigned cp)
 {
     char s[4];
     size_t n = 0;
+    if (cp > 0x10FFFF || (cp >= 0xD800 && cp <= 0xDFFF))
+        cp = 0xFFFD;
     if (cp < 0x80) {
         s[n++] = (char)cp;
     } else if (cp < 0x800) {
@@ -109,6 +116,8 @@ void buf_utf8(buf *b, unsigned cp)
 
 int buf_check(const buf *b, const char *what, hone_err *e)
 {
+    if (b->no_memory)
+        return hone_fail(e, HONE_ENOMEM, "%s: no memory past %zu bytes", what, b->len);
     if (b->failed)
         return hone_fail(e, HONE_ELIMIT, "%s: longer than %zu bytes", what, b->max);
     return 0;
@@ -119,6 +128,6 @@ char *buf_take(buf *b, size_t *len)
     char *p = b->cap ? b->data : mem_alloc(1);
     if (len != NULL)
         *len = b->len;
-    *b = (buf){.data = empty, .max = b->max};
+    buf_init(b, b->max);
     return p;
 }

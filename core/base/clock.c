@@ -24,10 +24,15 @@ double clock_seconds(void)
 
 void clock_iso8601(char *dst, size_t cap, int64_t unix_ms)
 {
+    int ms = (int)(unix_ms % 1000);
     time_t s = (time_t)(unix_ms / 1000);
+    if (ms < 0) { /* before 1970: round the seconds down */
+        ms += 1000;
+        s--;
+    }
     struct tm tm;
-    char date[32];
+    char date[64] = "";
     gmtime_r(&s, &tm);
     strftime(date, sizeof date, "%Y-%m-%dT%H:%M:%S", &tm);
-    snprintf(dst, cap, "%s.%03dZ", date, (int)(unix_ms % 1000));
+    snprintf(dst, cap, "%s.%03dZ", date, ms);
 }

@@ -1,7 +1,8 @@
 #pragma once
-/* Settings tables. One row is one setting: it gives the YAML key, its aliases, `key=value` on the command line,
- * `--help` and the reference page. The values live in a struct of the caller's; rows hold offsets into it.
- * An unknown key is an error that names the nearest one. */
+/* Settings tables. One row is one setting: it gives the YAML key, its aliases, `key=value` on the
+ * command line,
+ * `--help` and the reference page. The values live in a struct of the caller's; rows hold offsets
+ * into it. An unknown key is an error that names the nearest one. */
 #include "core/base/err.h"
 
 #include <jansson.h>
@@ -30,16 +31,26 @@ typedef struct conf_row {
     const char *help;    /* one line */
 } conf_row;
 
-/* A table ends with a row whose key is NULL. */
+/* A table ends with a row whose key is NULL. conf is zeroed before its first use. */
 void conf_defaults(const conf_row *rows, void *conf);
 void conf_free(const conf_row *rows, void *conf);
 
-/* Both start from what is in conf; `given`, if not NULL, is a json object that collects the canonical keys set
- * with their values (what a run records). Errors name file and line. */
+/* For the test of a table: defaults that cannot be read, names that stand twice, rows without help.
+ * Leaves the defaults in conf. */
+int conf_check(const conf_row *rows, void *conf, hone_err *e);
+
+/* Both start from what is in conf; `given`, if not NULL, is a json object that collects the
+ * canonical keys set with their values (what a run records). Errors name file and line. After an
+ * error some settings are set and some are not.
+ *
+ * null unsets text, lists and values, and gives everything else its default again. A number in
+ * quotes is text; text may be written as a whole number, but not as 1.10 (it would become 1.1). A
+ * setting given twice, by its key and an alias, is an error. A group without a value is empty. */
 int conf_load(const conf_row *rows, void *conf, json_t *given, const char *path, hone_err *e);
 int conf_apply(const conf_row *rows, void *conf, json_t *given, const json_t *tree, hone_err *e);
 
-/* "key=value", value as YAML text. */
+/* "key=value", value as YAML text; an empty one is null. For text it is taken as it stands unless
+ * it begins with a quote. */
 int conf_set(const conf_row *rows, void *conf, json_t *given, const char *assignment, hone_err *e);
 
 /* The row of a key or alias, or NULL. */

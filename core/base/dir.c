@@ -11,18 +11,32 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+static int sync_parent(const char *path, hone_err *e)
+{
+    char *dir = path_dir(path);
+    int rc = dir_sync(dir, e);
+    free(dir);
+    return rc;
+}
+
+static int make_one(const char *path, hone_err *e)
+{
+    if (mkdir(path, 0755) == 0)
+        return sync_parent(path, e);
+    return errno == EEXIST ? 0 : file_error(e, path, "cannot make the directory");
+}
+
 int dir_make(const char *path, hone_err *e)
 {
     char *p = mem_strdup(path);
     int rc = 0;
-    for (char *s = p + 1; rc == 0 && *p != '\0'; s++) {
-        if (*s != '/' && *s != '\0')
+    for (size_t i = 1; rc == 0 && *p != '\0'; i++) {
+        char c = p[i];
+        if (c != '/' && c != '\0')
             continue;
-        char c = *s;
-        *s = '\0';
-        if (mkdir(p, 0755) != 0 && errno != EEXIST)
-            rc = file_error(e, p, "cannot make the directory");
-        *s = c;
+        p[i] = '\0';
+        rc = make_one(p, e);
+        p[i] = c;
         if (c == '\0')
             break;
     }
@@ -64,16 +78,30 @@ int dir_remove(const char *path, hone_err *e)
     return rc;
 }
 
+/* rename() that never replaces. A file system without RENAME_NOREPLACE gets a look and a rename. */
+static int rename_to_free(const char *from, const char *to)
+{
+    struct stat st;
+    if (renameat2(AT_FDCWD, from, AT_FDCWD, to, RENAME_NOREPLACE) == 0)
+        return 0;
+    if (errno != EINVAL && errno != ENOSYS)
+        return -1;
+    if (lstat(to, &st) == 0) {
+        errno = EEXIST;
+        return -1;
+    }
+    return rename(from, to);
+}
+
 int dir_rename(const char *from, const char *to, hone_err *e)
 {
-    if (file_exists(to))
-        return hone_fail(e, HONE_EEXIST, "%s: exists already", to);
-    if (rename(from, to) != 0)
-        return file_error(e, to, "cannot rename into place");
-    char *dir = path_dir(to);
-    int rc = dir_sync(dir, e);
-    free(dir);
-    return rc;
+    int rc = file_is_dir(from) ? dir_sync(from, e) : 0;
+    if (rc != 0)
+        return rc;
+    if (rename_to_free(from, to) != 0)
+        return errno == EEXIST ? hone_fail(e, HONE_EEXIST, "%s: exists already", to)
+                               : file_error(e, to, "cannot rename into place");
+    return sync_parent(to, e);
 }
 
 static int by_name(const void *a, const void *b)
@@ -81,22 +109,40 @@ static int by_name(const void *a, const void *b)
     return strcmp(*(char *const *)a, *(char *const *)b);
 }
 
+/* The next name that is not . or .., or NULL; then errno is 0 at the end and says why otherwise. */
+static const char *next_name(DIR *d)
+{
+    for (;;) {
+        errno = 0;
+        struct dirent *it = readdir(d);
+        if (it == NULL)
+            return NULL;
+        if (strcmp(it->d_name, ".") != 0 && strcmp(it->d_name, "..") != 0)
+            return it->d_name;
+    }
+}
+
 int dir_list(char ***out, const char *path, hone_err *e)
 {
     size_t n = 0, cap = 0;
+    int rc = 0;
     *out = NULL;
     DIR *d = opendir(path);
     if (d == NULL)
         return file_error(e, path, "cannot list");
     char **names = mem_grow(NULL, &cap, 16, sizeof *names);
-    for (struct dirent *it = readdir(d); it != NULL; it = readdir(d)) {
-        if (strcmp(it->d_name, ".") == 0 || strcmp(it->d_name, "..") == 0)
-            continue;
+    for (const char *name = next_name(d); name != NULL; name = next_name(d)) {
         names = mem_grow(names, &cap, n + 2, sizeof *names);
-        names[n++] = mem_strdup(it->d_name);
+        names[n++] = mem_strdup(name);
     }
+    if (errno != 0)
+        rc = file_error(e, path, "cannot list");
     closedir(d);
     names[n] = NULL;
+    if (rc != 0) {
+        dir_list_free(names);
+        return rc;
+    }
     qsort(names, n, sizeof *names, by_name);
     *out = names;
     return 0;
@@ -112,7 +158,7 @@ void dir_list_free(char **names)
 char *path_join(const char *dir, const char *name)
 {
     size_t n = strlen(dir);
-    return mem_printf("%s%s%s", dir, n > 0 && dir[n - 1] == '/' ? "" : "/", name);
+    return mem_printf("%s%s%s", dir, n == 0 || dir[n - 1] == '/' ? "" : "/", name);
 }
 
 const char *path_base(const char *path)
@@ -123,8 +169,12 @@ const char *path_base(const char *path)
 
 char *path_dir(const char *path)
 {
-    const char *s = strrchr(path, '/');
-    if (s == NULL)
-        return mem_strdup(".");
-    return mem_strndup(path, s == path ? 1 : (size_t)(s - path));
+    size_t n = strlen(path);
+    while (n > 1 && path[n - 1] == '/')
+        n--;
+    while (n > 0 && path[n - 1] != '/')
+        n--;
+    while (n > 1 && path[n - 1] == '/')
+        n--;
+    return n == 0 ? mem_strdup(".") : mem_strndup(path, n);
 }

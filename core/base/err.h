@@ -1,9 +1,9 @@
 #pragma once
 /* Status codes and the one error record.
  *
- * Every fallible function returns 0 or a negative HONE_E* and takes a hone_err as its last argument. The place
- * that fails writes the message; each layer that knows more prepends with hone_fail_at. One line, no trailing
- * period, values included, no secrets. */
+ * Every fallible function returns 0 or a negative HONE_E* and takes a hone_err as its last
+ * argument. The place that fails writes the message; each layer that knows more prepends with
+ * hone_fail_at. One line, no trailing period, values included, no secrets. */
 #include <stddef.h>
 
 #define HONE_ERRNO_MAP(X)                                                                          \
@@ -36,14 +36,17 @@ typedef struct hone_err {
     char msg[1024];
 } hone_err;
 
-/* Sets code and message; returns code. A NULL e is allowed (the message is dropped). */
+/* Sets code and message; returns code. A NULL e is allowed (the message is dropped). Control
+ * characters and bytes that are not UTF-8 become '?', so that a message is one line of text
+ * whatever a file is called; what is too long ends in "...". The arguments may include e->msg. */
 int hone_fail(hone_err *e, int code, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 
-/* Prepends "<text>: " to the message that is there; returns the code that is there. */
+/* Prepends "<text>: " to the message that is there; returns the code that is there, or EINTERNAL
+ * where nothing has failed yet (or e is NULL), so that a failure never turns into a 0. */
 int hone_fail_at(hone_err *e, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
 /* Generic text of a code, for logs; never NULL. */
 const char *hone_strerror(int code);
 
-/* The short name ("EINVAL"); never NULL. */
+/* The short name ("EINVAL"), "OK" of 0, "?" of no code of ours. */
 const char *hone_errname(int code);

@@ -14,8 +14,18 @@
 
 int file_error(hone_err *e, const char *path, const char *verb)
 {
-    int code = errno == ENOENT ? HONE_ENOTFOUND : errno == EACCES ? HONE_EDENIED : HONE_EIO;
-    return hone_fail(e, code, "%s: %s: %s", path, verb, strerror(errno));
+    static const struct {
+        int system, ours;
+    } codes[] = {
+        {ENOENT, HONE_ENOTFOUND}, {ENOTDIR, HONE_ENOTFOUND}, {EACCES, HONE_EDENIED},
+        {EPERM, HONE_EDENIED},    {EEXIST, HONE_EEXIST},     {ENOTEMPTY, HONE_EEXIST},
+        {ENOMEM, HONE_ENOMEM},    {EFBIG, HONE_ELIMIT},
+    };
+    int why = errno, code = HONE_EIO;
+    for (size_t i = 0; i < sizeof codes / sizeof *codes; i++)
+        if (codes[i].system == why)
+            code = codes[i].ours;
+    return hone_fail(e, code, "%s: %s: %s", path, verb, strerror(why));
 }
 
 static int write_all(int fd, const void *data, size_t len)
@@ -25,8 +35,10 @@ static int write_all(int fd, const void *data, size_t len)
         ssize_t n = write(fd, p, len);
         if (n < 0 && errno == EINTR)
             continue;
-        if (n < 0)
+        if (n <= 0) {
+            errno = n == 0 ? EIO : errno; /* nothing taken and no reason: do not try for ever */
             return -1;
+        }
         p += n;
         len -= (size_t)n;
     }
@@ -47,6 +59,29 @@ static int read_all(int fd, char *dst, size_t len, size_t *got)
         *got += (size_t)n;
     }
     return 0;
+}
+
+/* Reads to the end of fd into *p of *cap bytes, which grows up to max + 1. ELIMIT past max: a file
+ * may be longer than it was when its size was taken, and /proc says 0. */
+static int read_rest(int fd, char **p, size_t *cap, size_t *len, size_t max, const char *path,
+                     hone_err *e)
+{
+    for (;;) {
+        size_t got;
+        if (read_all(fd, *p + *len, *cap - *len, &got) != 0)
+            return file_error(e, path, "cannot read");
+        *len += got;
+        if (*len < *cap)
+            return 0;
+        if (*len > max)
+            return hone_fail(e, HONE_ELIMIT, "%s: more than %zu bytes", path, max);
+        size_t next = *cap < max / 2 ? *cap * 2 : max + 1;
+        char *grown = realloc(*p, next);
+        if (grown == NULL)
+            return hone_fail(e, HONE_ENOMEM, "%s: no memory for %zu bytes", path, next);
+        *p = grown;
+        *cap = next;
+    }
 }
 
 int file_read(char **out, size_t *len, const char *path, size_t max, hone_err *e)
@@ -72,16 +107,17 @@ int file_read(char **out, size_t *len, const char *path, size_t max, hone_err *e
                        (long long)st.st_size, max);
         goto done;
     }
-    p = mem_try((size_t)st.st_size + 1);
+    size_t cap = (size_t)st.st_size + 1, got = 0;
+    p = malloc(cap);
     if (p == NULL) {
-        rc = hone_fail(e, HONE_ENOMEM, "%s: no memory for %lld bytes", path,
-                       (long long)st.st_size);
+        rc = hone_fail(e, HONE_ENOMEM, "%s: no memory for %zu bytes", path, cap);
         goto done;
     }
-    if (read_all(fd, p, (size_t)st.st_size, len) != 0) {
-        rc = file_error(e, path, "cannot read");
+    rc = read_rest(fd, &p, &cap, &got, max, path, e);
+    if (rc != 0)
         goto done;
-    }
+    p[got] = '\0';
+    *len = got;
     *out = p;
     p = NULL;
 done:
@@ -124,29 +160,20 @@ void file_map_close(file_map *m)
 struct file_out {
     char *path, *tmp;
     int fd;
+    bool failed; /* a write did: what is there must never be put into place */
 };
 
-int file_out_open(file_out **out, const char *path, unsigned mode, hone_err *e)
+/* A name beside path that nobody else has, whichever process or thread asks. */
+static int open_beside(char *tmp, const char *path, size_t cap, mode_t mode)
 {
-    *out = NULL;
-    file_out *f = mem_alloc(sizeof *f);
-    f->path = mem_strdup(path);
-    f->tmp = mem_printf("%s.tmp-%d", path, (int)getpid());
-    f->fd = open(f->tmp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, (mode_t)mode);
-    if (f->fd < 0) {
-        int rc = file_error(e, f->tmp, "cannot create");
-        free(f->path);
-        free(f->tmp);
-        free(f);
-        return rc;
+    enum { TRIES = 100 };
+    for (int i = 0; i < TRIES; i++) {
+        snprintf(tmp, cap, "%s.tmp-%08x", path, randombytes_random());
+        int fd = open(tmp, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, mode);
+        if (fd >= 0 || errno != EEXIST)
+            return fd;
     }
-    *out = f;
-    return 0;
-}
-
-int file_out_write(file_out *f, const void *data, size_t len, hone_err *e)
-{
-    return write_all(f->fd, data, len) == 0 ? 0 : file_error(e, f->path, "cannot write");
+    return -1;
 }
 
 static void file_out_free(file_out *f)
@@ -156,22 +183,72 @@ static void file_out_free(file_out *f)
     free(f);
 }
 
+int file_out_open(file_out **out, const char *path, unsigned mode, hone_err *e)
+{
+    enum { SUFFIX_BYTES = 16 };
+    *out = NULL;
+    size_t cap = strlen(path) + SUFFIX_BYTES;
+    file_out *f = mem_alloc(sizeof *f);
+    f->path = mem_strdup(path);
+    f->tmp = mem_alloc(cap);
+    f->fd = open_beside(f->tmp, path, cap, (mode_t)mode);
+    if (f->fd < 0) {
+        int rc = file_error(e, path, "cannot create");
+        file_out_free(f);
+        return rc;
+    }
+    *out = f;
+    return 0;
+}
+
+int file_out_write(file_out *f, const void *data, size_t len, hone_err *e)
+{
+    if (!f->failed && write_all(f->fd, data, len) == 0)
+        return 0;
+    if (f->failed)
+        return hone_fail(e, HONE_EIO, "%s: an earlier write failed", f->path);
+    f->failed = true;
+    return file_error(e, f->path, "cannot write");
+}
+
+/* Opened before the rename, so that all that can fail after it is the disk itself. */
+static int open_dir_of(const char *path)
+{
+    char *dir = path_dir(path);
+    int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    int why = errno;
+    free(dir);
+    errno = why;
+    return fd;
+}
+
+static int put_into_place(file_out *f, hone_err *e)
+{
+    int rc = 0;
+    int dir = open_dir_of(f->path);
+    if (dir < 0)
+        return file_error(e, f->path, "cannot open its directory");
+    if (rename(f->tmp, f->path) != 0)
+        rc = file_error(e, f->path, "cannot rename into place");
+    else if (fsync(dir) != 0)
+        rc = file_error(e, f->path, "cannot sync its directory");
+    close(dir);
+    return rc;
+}
+
 int file_out_commit(file_out *f, hone_err *e)
 {
     int rc = 0;
-    if (fsync(f->fd) != 0)
+    if (f->failed)
+        rc = hone_fail(e, HONE_EIO, "%s: an earlier write failed", f->path);
+    else if (fsync(f->fd) != 0)
         rc = file_error(e, f->path, "cannot sync");
     if (close(f->fd) != 0 && rc == 0)
         rc = file_error(e, f->path, "cannot close");
-    if (rc == 0 && rename(f->tmp, f->path) != 0)
-        rc = file_error(e, f->path, "cannot rename into place");
-    if (rc != 0) {
-        unlink(f->tmp);
-    } else {
-        char *dir = path_dir(f->path);
-        rc = dir_sync(dir, e);
-        free(dir);
-    }
+    if (rc == 0)
+        rc = put_into_place(f, e);
+    if (rc != 0)
+        unlink(f->tmp); /* gone already where only the last sync failed */
     file_out_free(f);
     return rc;
 }
@@ -187,8 +264,10 @@ void file_out_abort(file_out *f)
 
 int file_write(const char *path, const void *data, size_t len, hone_err *e)
 {
+    struct stat st;
+    unsigned mode = stat(path, &st) == 0 ? st.st_mode & 0777 : 0644;
     file_out *f;
-    int rc = file_out_open(&f, path, 0644, e);
+    int rc = file_out_open(&f, path, mode, e);
     if (rc != 0)
         return rc;
     rc = file_out_write(f, data, len, e);
@@ -199,16 +278,41 @@ int file_write(const char *path, const void *data, size_t len, hone_err *e)
     return file_out_commit(f, e);
 }
 
-int file_append(const char *path, const void *data, size_t len, bool sync, hone_err *e)
+/* Writes the lines at the end of fd, `size` bytes long; after an error the file has that size
+ * again. */
+static int append_at(int fd, off_t size, const void *data, size_t len, bool sync, const char *path,
+                     hone_err *e)
 {
     int rc = 0;
-    int fd = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
-    if (fd < 0)
-        return file_error(e, path, "cannot open");
-    if (write_all(fd, data, len) != 0)
+    char last = '\n';
+    /* A line that a crash cut short stays a line of its own. */
+    if (size > 0 && pread(fd, &last, 1, size - 1) != 1)
+        return file_error(e, path, "cannot read");
+    if ((last != '\n' && write_all(fd, "\n", 1) != 0) || write_all(fd, data, len) != 0)
         rc = file_error(e, path, "cannot write");
     else if (sync && fdatasync(fd) != 0)
         rc = file_error(e, path, "cannot sync");
+    if (rc != 0 && ftruncate(fd, size) != 0)
+        hone_fail_at(e, "%s: a part of a line may be left at its end", path);
+    return rc;
+}
+
+int file_append(const char *path, const void *data, size_t len, bool sync, hone_err *e)
+{
+    int rc = 0;
+    struct stat st;
+    int fd = open(path, O_RDWR | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
+    if (fd < 0)
+        return file_error(e, path, "cannot open");
+    if (fstat(fd, &st) != 0)
+        rc = file_error(e, path, "cannot stat");
+    if (rc == 0 && sync && st.st_size == 0) { /* the name of a new file must last too */
+        char *dir = path_dir(path);
+        rc = dir_sync(dir, e);
+        free(dir);
+    }
+    if (rc == 0)
+        rc = append_at(fd, st.st_size, data, len, sync, path, e);
     if (close(fd) != 0 && rc == 0)
         rc = file_error(e, path, "cannot close");
     return rc;
@@ -269,12 +373,16 @@ int file_copy(const char *from, const char *to, hone_err *e)
 {
     char chunk[1 << 16];
     size_t got = 0;
+    struct stat st;
     file_out *f = NULL;
     int rc;
     int fd = open(from, O_RDONLY | O_CLOEXEC);
     if (fd < 0)
         return file_error(e, from, "cannot open");
-    rc = file_out_open(&f, to, 0644, e);
+    if (fstat(fd, &st) != 0)
+        rc = file_error(e, from, "cannot stat");
+    else
+        rc = file_out_open(&f, to, st.st_mode & 0777, e);
     while (rc == 0) {
         if (read_all(fd, chunk, sizeof chunk, &got) != 0)
             rc = file_error(e, from, "cannot read");

@@ -26,7 +26,7 @@ typedef struct subscriber {
 typedef struct chain {
     subscriber *subs;
     size_t n, cap;
-    atomic_uint_fast64_t calls, vetoes, modified, failures, nanoseconds;
+    atomic_uint_fast64_t calls, vetoes, modified, failures, late, nanoseconds;
 } chain;
 
 struct hooks {
@@ -91,37 +91,72 @@ bool hook_wanted(const hooks *h, hook_point p)
     return h != NULL && h->chains[p].n != 0;
 }
 
-/* Runs one subscriber; *stop ends the chain. A point that may not be modified gets its own deep copy, so that what
- * a subscriber does to it is lost. */
+static int refused(const hook_call *call, const subscriber *s, hone_err *e)
+{
+    const hook_info *info = &points[call->point];
+    return hone_fail(e, HONE_EVETO, "%s: refused by %s: %.*s", info->name, s->name,
+                     (int)sizeof call->reason,
+                     call->reason[0] != '\0' ? call->reason : "no reason given");
+}
+
+/* What an answer means at this point: the answer, or a negative code if it is not allowed here. */
+static int judge(const hook_info *info, int answer, const json_t *data, hone_err *e)
+{
+    if (answer == HOOK_MODIFIED && data == NULL)
+        return hone_fail(e, HONE_EINVAL, "it left no data");
+    if (answer == HOOK_MODIFIED && !info->may_modify)
+        return hone_fail(e, HONE_EDENIED, "nothing may be modified here");
+    if (answer == HOOK_VETO && !info->may_veto)
+        return hone_fail(e, HONE_EDENIED, "nothing may be refused here");
+    if (answer > HOOK_STOP)
+        return hone_fail(e, HONE_EINVAL, "it answered %d, which means nothing", answer);
+    return answer;
+}
+
+static int failed(chain *c, const hook_info *info, const subscriber *s, int rc, const hone_err *own,
+                  hone_err *e)
+{
+    const char *why = own->msg[0] != '\0' ? own->msg : hone_strerror(rc);
+    atomic_fetch_add(&c->failures, 1);
+    if (info->fails_closed)
+        return hone_fail(e, rc, "%s: %s failed: %s", info->name, s->name, why);
+    log_warn("hook", "%s: %s failed: %s", info->name, s->name, why);
+    return 0;
+}
+
+static void check_budget(chain *c, const hook_info *info, const subscriber *s, int64_t ns)
+{
+    if (ns <= info->budget_us * 1000)
+        return;
+    atomic_fetch_add(&c->late, 1);
+    log_warn("hook", "%s: %s took %lld us, budget %lld us", info->name, s->name,
+             (long long)(ns / 1000), (long long)info->budget_us);
+}
+
+/* Runs one subscriber on a copy of the data; *stop ends the chain. */
 static int run(chain *c, const subscriber *s, hook_call *call, bool *stop, hone_err *e)
 {
     const hook_info *info = &points[call->point];
     hone_err own = {0};
     json_t *kept = call->data;
-    if (!info->may_modify)
-        call->data = json_deep_copy(kept);
+    call->data = json_deep_copy(kept);
+    call->reason[0] = '\0';
+    int64_t start = clock_mono_ns();
     int rc = s->fn(call, s->user, &own);
-    if (!info->may_modify) {
-        json_decref(call->data);
-        call->data = kept;
-    }
-    if (rc == HOOK_MODIFIED && info->may_modify)
+    rc = judge(info, rc, call->data, &own);
+    check_budget(c, info, s, clock_mono_ns() - start);
+    bool take = info->may_modify && call->data != NULL && (rc == HOOK_MODIFIED || rc == HOOK_STOP);
+    if (rc == HOOK_MODIFIED)
         atomic_fetch_add(&c->modified, 1);
+    json_decref(take ? kept : call->data);
+    if (!take)
+        call->data = kept;
     *stop = rc == HOOK_STOP;
-    if (rc == HOOK_VETO && info->may_veto) {
+    if (rc == HOOK_VETO) {
         atomic_fetch_add(&c->vetoes, 1);
-        call->reason[sizeof call->reason - 1] = '\0';
-        return hone_fail(e, HONE_EVETO, "%s: refused by %s: %s", info->name, s->name,
-                         call->reason[0] != '\0' ? call->reason : "no reason given");
+        return refused(call, s, e);
     }
-    if (rc >= 0)
-        return 0;
-    atomic_fetch_add(&c->failures, 1);
-    if (info->fails_closed)
-        return hone_fail(e, rc, "%s: %s failed: %s", info->name, s->name,
-                         own.msg[0] != '\0' ? own.msg : hone_strerror(rc));
-    log_warn("hook", "%s: %s failed: %s", info->name, s->name, own.msg);
-    return 0;
+    return rc < 0 ? failed(c, info, s, rc, &own, e) : 0;
 }
 
 int hook_emit(hooks *h, hook_point p, json_t **data, hone_err *e)
@@ -129,7 +164,7 @@ int hook_emit(hooks *h, hook_point p, json_t **data, hone_err *e)
     if (!hook_wanted(h, p))
         return 0;
     chain *c = &h->chains[p];
-    hook_call call = {.point = p, .data = data != NULL ? *data : NULL};
+    hook_call call = {.point = p, .data = data != NULL ? *data : json_null()};
     int64_t start = clock_mono_ns();
     bool stop = false;
     int rc = 0;
@@ -137,6 +172,8 @@ int hook_emit(hooks *h, hook_point p, json_t **data, hone_err *e)
         rc = run(c, &c->subs[i], &call, &stop, e);
     if (data != NULL)
         *data = call.data;
+    else
+        json_decref(call.data);
     atomic_fetch_add(&c->calls, 1);
     atomic_fetch_add(&c->nanoseconds, (uint64_t)(clock_mono_ns() - start));
     return rc;
@@ -145,5 +182,5 @@ int hook_emit(hooks *h, hook_point p, json_t **data, hone_err *e)
 hook_stats hook_counters(const hooks *h, hook_point p)
 {
     const chain *c = &h->chains[p];
-    return (hook_stats){c->calls, c->vetoes, c->modified, c->failures, c->nanoseconds};
+    return (hook_stats){c->calls, c->vetoes, c->modified, c->failures, c->late, c->nanoseconds};
 }

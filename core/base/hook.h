@@ -1,7 +1,7 @@
 #pragma once
-/* Hook points: the only way into the appliance from outside. Trainer, data, eval and server emit; plugins and
- * scripts (started by cli/) subscribe. What may be vetoed or modified, and what happens when a subscriber fails,
- * belongs to the point, not to the subscriber.
+/* Hook points: the only way into the appliance from outside. Trainer, data, eval and server emit;
+ * plugins and scripts (started by cli/) subscribe. What may be vetoed or modified, and what happens
+ * when a subscriber fails, belongs to the point, not to the subscriber.
  *
  * An emission costs one load when nobody listens: guard the making of its data with hook_wanted. */
 #include "core/base/err.h"
@@ -33,12 +33,14 @@
     X(FEEDBACK_TO_EXAMPLE, "feedback.to_example", 1, 1, 1, 20000, "feedback becomes an example")   \
     X(AUDIT_EVENT, "audit.event", 0, 0, 0, 5000, "an audit record was appended")
 
+/* clang-format off */
 typedef enum {
 #define HOOK_ENUM(id, ...) HOOK_##id,
     HOOK_POINTS(HOOK_ENUM)
 #undef HOOK_ENUM
     HOOK_N_POINTS
 } hook_point;
+/* clang-format on */
 
 typedef struct hook_info {
     const char *name;
@@ -47,17 +49,21 @@ typedef struct hook_info {
     const char *what;
 } hook_info;
 
-/* What one emission carries. A subscriber may replace data (it releases the old reference) where the point may
- * be modified, and writes a reason when it vetoes. */
+/* What one emission carries. Each subscriber has a copy of data of its own and may change or
+ * replace it (releasing the old reference); what it did counts only where the point may be modified
+ * and it answers HOOK_MODIFIED, or HOOK_STOP. It writes a reason when it vetoes. */
 typedef struct hook_call {
     hook_point point;
     json_t *data;
     char reason[256];
 } hook_call;
 
+/* STOP: nobody after this one is asked; at a point that may be modified, data is taken as it left
+ * it. */
 enum { HOOK_CONTINUE = 0, HOOK_MODIFIED = 1, HOOK_VETO = 2, HOOK_STOP = 3 };
 
-/* Returns one of the above, or a negative HONE_E* for a failure of its own. */
+/* Returns one of the above, or a negative HONE_E* for a failure of its own. MODIFIED or VETO at a
+ * point that does not allow it is a failure too. May run on many threads at once. */
 typedef int hook_fn(hook_call *call, void *user, hone_err *e);
 
 typedef struct hooks hooks;
@@ -68,19 +74,21 @@ void hook_free(hooks *h); /* NULL is a no-op */
 const hook_info *hook_describe(hook_point p);
 int hook_by_name(hook_point *out, const char *name, hone_err *e);
 
-/* Ascending priority, then name. `name` is copied. Not allowed once emissions have begun on other threads. */
+/* Ascending priority, then name. `name` is copied. Not allowed once emissions have begun on other
+ * threads. */
 int hook_on(hooks *h, hook_point p, const char *name, int priority, hook_fn *fn, void *user,
             hone_err *e);
 
 /* Is anybody listening? h may be NULL. */
 bool hook_wanted(const hooks *h, hook_point p);
 
-/* Runs the chain. *data (may be NULL) is replaced by what subscribers made of it; the caller keeps one reference.
- * 0: go on. EVETO: refused, e says by whom and why. Other negatives: a subscriber of a point that fails closed
- * failed. A failure at a point that fails open is logged and counted. */
+/* Runs the chain. *data (may be NULL) is replaced by what subscribers made of it; the caller keeps
+ * one reference. 0: go on. EVETO: refused, e says by whom and why. Other negatives: a subscriber of
+ * a point that fails closed failed. A failure at a point that fails open is logged and counted, and
+ * changes nothing. A subscriber that takes longer than the point's budget is counted and logged. */
 int hook_emit(hooks *h, hook_point p, json_t **data, hone_err *e);
 
 typedef struct hook_stats {
-    uint64_t calls, vetoes, modified, failures, nanoseconds;
+    uint64_t calls, vetoes, modified, failures, late, nanoseconds; /* late: past the budget */
 } hook_stats;
 hook_stats hook_counters(const hooks *h, hook_point p);

@@ -1,10 +1,21 @@
 #include "core/base/js.h"
 
 #include "core/base/file.h"
+#include "core/base/mem.h"
 #include "core/base/nearest.h"
 
 #include <stdlib.h>
 #include <string.h>
+
+static void *alloc(size_t n)
+{
+    return mem_resize(NULL, n);
+}
+
+void js_start(void)
+{
+    json_set_alloc_funcs(alloc, free);
+}
 
 static bool deeper_than(const json_t *v, int depth)
 {
@@ -17,8 +28,7 @@ static bool deeper_than(const json_t *v, int depth)
     } else if (json_is_object(v)) {
         const char *key;
         json_t *item;
-        json_object_foreach((json_t *)v, key, item)
-        {
+        json_object_foreach ((json_t *)v, key, item) {
             if (deeper_than(item, depth - 1))
                 return true;
         }
@@ -33,8 +43,8 @@ int js_parse(json_t **out, const char *text, size_t len, hone_err *e)
         return hone_fail(e, HONE_ELIMIT, "JSON of %zu bytes, at most %d are read", len,
                          JS_MAX_BYTES);
     json_error_t je;
-    json_t *v = json_loadb(text, len, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY | JSON_ALLOW_NUL,
-                           &je);
+    json_t *v =
+        json_loadb(text, len, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY | JSON_ALLOW_NUL, &je);
     if (v == NULL)
         return hone_fail(e, HONE_EFORMAT, "JSON: line %d, column %d: %s", je.line, je.column,
                          je.text);
@@ -75,8 +85,11 @@ int js_save(const json_t *v, const char *path, bool pretty, hone_err *e)
 
 char *js_text(const json_t *v, bool sorted)
 {
-    return json_dumps(v, JSON_COMPACT | JSON_ENCODE_ANY | JSON_REAL_PRECISION(17) |
-                             (sorted ? JSON_SORT_KEYS : 0));
+    char *text = json_dumps(v, JSON_COMPACT | JSON_ENCODE_ANY | JSON_REAL_PRECISION(17) |
+                                   (sorted ? JSON_SORT_KEYS : 0));
+    if (text == NULL)
+        mem_none();
+    return text;
 }
 
 static int missing(const char *key, hone_err *e)
@@ -171,8 +184,7 @@ int js_only_keys(const json_t *o, const char *const *keys, hone_err *e)
 {
     const char *key;
     json_t *v;
-    json_object_foreach((json_t *)o, key, v)
-    {
+    json_object_foreach ((json_t *)o, key, v) {
         size_t i = 0;
         while (keys[i] != NULL && strcmp(keys[i], key) != 0)
             i++;
@@ -180,8 +192,7 @@ int js_only_keys(const json_t *o, const char *const *keys, hone_err *e)
             continue;
         const char *near = nearest_name(key, keys);
         if (near != NULL)
-            return hone_fail(e, HONE_EFORMAT, "unknown field '%s' (did you mean '%s'?)", key,
-                             near);
+            return hone_fail(e, HONE_EFORMAT, "unknown field '%s' (did you mean '%s'?)", key, near);
         return hone_fail(e, HONE_EFORMAT, "unknown field '%s'", key);
     }
     return 0;

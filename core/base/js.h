@@ -1,7 +1,8 @@
 #pragma once
-/* JSON over jansson with this project's limits and errors. Reading refuses duplicate keys, documents longer than
- * JS_MAX_BYTES and nesting deeper than JS_MAX_DEPTH. Getters name the field in the error. Values returned are
- * borrowed from the object unless the contract says "new reference". */
+/* JSON over jansson with this project's limits and errors. Reading refuses duplicate keys,
+ * documents longer than JS_MAX_BYTES and nesting deeper than JS_MAX_DEPTH. Getters name the field
+ * in the error. Values returned are borrowed from the object unless the contract says "new
+ * reference". */
 #include "core/base/err.h"
 
 #include <jansson.h>
@@ -10,6 +11,11 @@
 
 enum { JS_MAX_BYTES = 256 << 20, JS_MAX_DEPTH = 256 };
 
+/* Makes jansson's own allocations abort when there is no memory, as all our small ones do: a
+ * builder that ignored a NULL would write a document with a field missing. Called once, before the
+ * first value is made, by whoever has a main(). */
+void js_start(void);
+
 /* New reference; *out = NULL first. EFORMAT with line and column. */
 int js_parse(json_t **out, const char *text, size_t len, hone_err *e);
 int js_load(json_t **out, const char *path, hone_err *e);
@@ -17,7 +23,8 @@ int js_load(json_t **out, const char *path, hone_err *e);
 /* Writes `v` to path atomically (see file_write), indented when `pretty`. */
 int js_save(const json_t *v, const char *path, bool pretty, hone_err *e);
 
-/* Compact text; caller frees; keys in insertion order unless `sorted` (canonical form, for hashing). */
+/* Compact text, never NULL (v is not NULL either); caller frees; keys in insertion order unless
+ * `sorted` (canonical form, for hashing). */
 char *js_text(const json_t *v, bool sorted);
 
 /* Required fields: EFORMAT "field 'x' is missing" or "... is not a string". */

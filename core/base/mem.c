@@ -1,16 +1,21 @@
 #include "core/base/mem.h"
 
 #include <stdarg.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+void mem_none(void)
+{
+    fputs("hone: out of memory\n", stderr);
+    abort();
+}
+
 static void *checked(void *p)
 {
-    if (p == NULL) {
-        fputs("hone: out of memory\n", stderr);
-        abort();
-    }
+    if (p == NULL)
+        mem_none();
     return p;
 }
 
@@ -35,9 +40,9 @@ void *mem_grow(void *p, size_t *cap, size_t need, size_t size)
         return p;
     size_t n = *cap ? *cap : 16;
     while (n < need)
-        n = n > (size_t)-1 / 2 ? need : n * 2;
-    if (size != 0 && n > (size_t)-1 / size)
-        checked(NULL);
+        n = n > SIZE_MAX / 2 ? need : n * 2;
+    if (size != 0 && n > SIZE_MAX / size)
+        mem_none();
     p = mem_resize(p, n * size);
     *cap = n;
     return p;
@@ -45,8 +50,9 @@ void *mem_grow(void *p, size_t *cap, size_t need, size_t size)
 
 char *mem_strndup(const char *s, size_t n)
 {
-    char *p = mem_alloc(n + 1);
-    memcpy(p, s, n);
+    char *p = mem_array(n + 1, 1);
+    if (n != 0)
+        memcpy(p, s, n);
     return p;
 }
 
@@ -61,6 +67,8 @@ char *mem_printf(const char *fmt, ...)
     va_start(ap, fmt);
     int n = vsnprintf(NULL, 0, fmt, ap);
     va_end(ap);
+    if (n < 0) /* a wrong format or a wide string that has no encoding: a bug of ours */
+        mem_none();
     char *p = mem_alloc((size_t)n + 1);
     va_start(ap, fmt);
     vsnprintf(p, (size_t)n + 1, fmt, ap);

@@ -1,6 +1,7 @@
 #include "core/base/nearest.h"
 
 #include <stddef.h>
+#include <stdint.h>
 #include <string.h>
 
 enum { MAX_LEN = 64 };
@@ -11,12 +12,12 @@ static size_t min3(size_t a, size_t b, size_t c)
     return m < c ? m : c;
 }
 
-/* Levenshtein distance, words up to MAX_LEN; longer ones are never near. */
+/* Levenshtein distance; words longer than MAX_LEN are never near. */
 static size_t distance(const char *a, const char *b)
 {
     size_t na = strlen(a), nb = strlen(b), row[MAX_LEN + 1];
     if (na > MAX_LEN || nb > MAX_LEN)
-        return MAX_LEN;
+        return SIZE_MAX;
     for (size_t j = 0; j <= nb; j++)
         row[j] = j;
     for (size_t i = 1; i <= na; i++) {
@@ -34,7 +35,8 @@ static size_t distance(const char *a, const char *b)
 const char *nearest_name(const char *word, const char *const *names)
 {
     const char *best = NULL;
-    size_t best_d = strlen(word) / 3 + 2;
+    size_t n = strlen(word);
+    size_t best_d = n / 3 + 2 < n ? n / 3 + 2 : n;
     for (size_t i = 0; names[i] != NULL; i++) {
         size_t d = distance(word, names[i]);
         if (d < best_d) {

@@ -13,7 +13,8 @@ static size_t sequence_len(unsigned char c)
     return 0;
 }
 
-/* Second bytes are narrower after E0, ED, F0 and F4 (overlong forms, surrogates, above U+10FFFF). */
+/* Second bytes are narrower after E0, ED, F0 and F4 (overlong forms, surrogates, above U+10FFFF).
+ */
 static bool second_ok(unsigned char first, unsigned char second)
 {
     unsigned char lo = 0x80, hi = 0xBF;
