@@ -285,6 +285,7 @@ typedef struct kern_sumsq { const float *g; int64_t n; double *out; } kern_sumsq
 
 typedef struct kern_dev kern_dev;
 typedef struct kern_graph kern_graph;
+typedef struct kern_backend kern_backend;
 
 /* X(name, argument list after the device) */
 /* clang-format off */
@@ -335,6 +336,7 @@ typedef struct kern_ops {
 /* A backend's own device struct begins with this. One thread at a time uses a device. */
 struct kern_dev {
     const kern_ops *ops;
+    const kern_backend *from; /* set by kern_open, used by kern_close */
     const char *backend;      /* "cpu", "cuda" */
     char name[128];           /* "AMD EPYC (2 threads, avx512_bf16)" */
     int threads;
@@ -349,14 +351,14 @@ typedef struct kern_open_args {
 } kern_open_args;
 
 /* What a backend gives. The shared object exports `const kern_backend *kern_backend_get(void)`. */
-typedef struct kern_backend {
+struct kern_backend {
     int abi;
     const char *name;
     /* 0 when this machine has such a device; otherwise why not, in err. */
     int (*probe)(char err[256]);
     int (*open)(kern_dev **out, const kern_open_args *a, char err[256]);
     void (*close)(kern_dev *d);
-} kern_backend;
+};
 
 /* name: "cpu", "cuda", or "auto" (cuda where there is one, else cpu). On failure *out is NULL and err says what to
  * do. The CPU never stands in for a card that was asked for by name. */

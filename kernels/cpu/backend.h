@@ -1,0 +1,5 @@
+#pragma once
+/* The CPU backend, built in. */
+#include "kernels/kern.h"
+
+extern const kern_backend cpu_backend;

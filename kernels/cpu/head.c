@@ -1,0 +1,158 @@
+/* Output head with loss: only rows with a target, a bounded chunk of logits at a time. */
+#include <math.h>
+#include <string.h>
+
+#include "kernels/cpu/weight.h"
+
+enum { CHUNK_BYTES = 32 << 20 };
+
+static int64_t chunk_rows(int64_t vocab)
+{
+    int64_t n = CHUNK_BYTES / (vocab * 4);
+    return n < 1 ? 1 : n;
+}
+
+static int check(kern_dev *d, const kern_head *a)
+{
+    int64_t n = a->x.rows, h = a->w->in;
+    int rc = cpu_shape_of(d, "head: x", &a->x, a->w->compute, n, h);
+    if (rc == 0 && a->dx.data != NULL)
+        rc = cpu_shape_of(d, "head: dx", &a->dx, a->w->compute, n, h);
+    if (rc == 0 && a->dw.data != NULL)
+        rc = cpu_shape_of(d, "head: dw", &a->dw, KERN_F32, a->w->out, h);
+    if (rc == 0 && (a->dx.data != NULL || a->dw.data != NULL) && a->coef == NULL)
+        rc = cpu_fail(d, KERN_EINVAL, "head: a gradient is wanted and coef is missing");
+    if (rc == 0 && a->dx.data != NULL && !a->w->need_dx)
+        rc = cpu_fail(d, KERN_EINVAL, "head: dx of a weight made without need_dx");
+    for (int64_t i = 0; i < n && rc == 0; i++)
+        if (a->target[i] >= a->w->out)
+            rc = cpu_fail(d, KERN_EINVAL, "head: target %d of row %lld, the vocabulary has %lld",
+                          a->target[i], (long long)i, (long long)a->w->out);
+    return rc;
+}
+
+typedef struct chunk {
+    kern_dev *d;
+    const kern_head *a;
+    const int64_t *row; /* rows with a target, in order */
+    int64_t n;
+    kern_tensor x, dx, logits,
+        dl; /* gathered rows; dl: gradient of the logits in the compute dtype */
+} chunk;
+
+static void softmax_row(const chunk *c, int64_t i)
+{
+    const cpu_vec *v = cpu_of(c->d)->vec;
+    int64_t r = c->row[i], vocab = c->logits.cols;
+    float *l = cpu_at(&c->logits, i, 0), target = l[c->a->target[r]];
+    float max = v->max(l, vocab), sum = v->exp_sum(l, max, vocab);
+    c->a->logp[r] = target - max - logf(sum);
+    if (c->dl.data == NULL)
+        return;
+    float coef = c->a->coef[r];
+    v->scale(coef / sum, l, vocab);
+    l[c->a->target[r]] -= coef;
+    v->from_f32(c->dl.dtype, l, cpu_at(&c->dl, i, 0), vocab);
+}
+
+static int run_chunk(chunk *c)
+{
+    kern_dev *d = c->d;
+    const kern_head *a = c->a;
+    size_t bytes = (size_t)a->w->in * kern_dtype_size(a->w->compute);
+    for (int64_t i = 0; i < c->n; i++)
+        memcpy(cpu_at(&c->x, i, 0), cpu_at(&a->x, c->row[i], 0), bytes);
+    int rc = cpu_product(d, a->w, &c->x, &c->logits, false);
+    if (rc != 0)
+        return rc;
+    int nt = cpu_threads(d, c->n * a->w->out);
+#pragma omp parallel for num_threads(nt) schedule(static)
+    for (int64_t i = 0; i < c->n; i++)
+        softmax_row(c, i);
+    if (a->dx.data != NULL) {
+        rc = cpu_product_dx(d, a->w, &c->dl, &c->dx, false);
+        for (int64_t i = 0; i < c->n && rc == 0; i++)
+            memcpy(cpu_at(&a->dx, c->row[i], 0), cpu_at(&c->dx, i, 0), bytes);
+    }
+    if (rc == 0 && a->dw.data != NULL)
+        rc = cpu_product_dw(d, &c->dl, &c->x, &a->dw);
+    return rc;
+}
+
+/* Where the gathered rows, the logits and their gradient stand. */
+static int take(kern_dev *d, const kern_head *a, int64_t n, kern_tensor t[4])
+{
+    int64_t vocab = a->w->out, h = a->w->in;
+    kern_dtype ty = a->w->compute;
+    bool grad = a->dx.data != NULL || a->dw.data != NULL;
+    size_t e = kern_dtype_size(ty);
+    void *x, *l, *dl = NULL;
+    int rc = cpu_scratch(d, 4, (size_t)(2 * n * h) * e, &x);
+    if (rc == 0)
+        rc = cpu_scratch(d, 5, (size_t)(n * vocab) * 4, &l);
+    if (rc == 0 && grad && ty == KERN_F32)
+        dl = l;
+    if (rc == 0 && grad && ty != KERN_F32)
+        rc = cpu_scratch(d, 6, (size_t)(n * vocab) * e, &dl);
+    if (rc != 0)
+        return rc;
+    t[0] = kern_mat(ty, n, h, x);
+    t[1] = kern_mat(ty, n, h, (char *)x + (size_t)(n * h) * e);
+    t[2] = kern_mat(KERN_F32, n, vocab, l);
+    t[3] = kern_mat(ty, n, vocab, dl);
+    return 0;
+}
+
+int cpu_head(kern_dev *d, const kern_head *a)
+{
+    int64_t n = a->x.rows, max = chunk_rows(a->w->out), rows[256];
+    kern_tensor t[4];
+    int rc = check(d, a);
+    if (max > 256)
+        max = 256;
+    if (rc == 0)
+        rc = take(d, a, n < max ? n : max, t);
+    for (int64_t r = 0; r < n && rc == 0;) {
+        int64_t m = 0;
+        for (; r < n && m < max; r++) {
+            if (a->target[r] >= 0) {
+                rows[m++] = r;
+                continue;
+            }
+            a->logp[r] = 0;
+            if (a->dx.data != NULL)
+                memset(cpu_at(&a->dx, r, 0), 0, (size_t)a->dx.cols * kern_dtype_size(a->dx.dtype));
+        }
+        chunk c = {d, a, rows, m, t[0], t[1], t[2], t[3]};
+        c.x.rows = c.dx.rows = c.logits.rows = c.dl.rows = m;
+        if (m > 0)
+            rc = run_chunk(&c);
+    }
+    return rc;
+}
+
+int cpu_logits(kern_dev *d, const kern_logits *a)
+{
+    const kern_weight *w = a->w;
+    int rc = cpu_shape_of(d, "logits: x", &a->x, w->compute, a->x.rows, w->in);
+    if (rc == 0)
+        rc = cpu_shape_of(d, "logits: logits", &a->logits, KERN_F32, a->n_rows, w->out);
+    if (rc == 0 && a->row == NULL && a->n_rows != a->x.rows)
+        rc = cpu_fail(d, KERN_EINVAL, "logits: %lld rows wanted of %lld and none named",
+                      (long long)a->n_rows, (long long)a->x.rows);
+    void *mem;
+    size_t e = kern_dtype_size(w->compute);
+    if (rc == 0)
+        rc = cpu_scratch(d, 4, (size_t)(a->n_rows * w->in) * e, &mem);
+    if (rc != 0 || a->n_rows == 0)
+        return rc;
+    kern_tensor x = kern_mat(w->compute, a->n_rows, w->in, mem);
+    for (int64_t i = 0; i < a->n_rows; i++) {
+        int64_t r = a->row != NULL ? a->row[i] : i;
+        if (r < 0 || r >= a->x.rows)
+            return cpu_fail(d, KERN_EINVAL, "logits: row %lld of %lld", (long long)r,
+                            (long long)a->x.rows);
+        memcpy(cpu_at(&x, i, 0), cpu_at(&a->x, r, 0), (size_t)w->in * e);
+    }
+    return cpu_product(d, w, &x, &a->logits, false);
+}

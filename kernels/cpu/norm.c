@@ -1,0 +1,172 @@
+/* Embedding rows and RMSNorm with its residual. */
+#include <string.h>
+
+#include "kernels/cpu/cpu.h"
+
+/* ---- embedding
+ * -----------------------------------------------------------------------------------------------
+ */
+
+int cpu_embed(kern_dev *d, const kern_embed *a)
+{
+    const kern_tensor *t = &a->table, *x = &a->x;
+    int rc = cpu_activation(d, "embed: x", x);
+    if (rc == 0)
+        rc = cpu_shape(d, "embed: x", x, a->n, t->cols);
+    void *tmp;
+    if (rc == 0)
+        rc = cpu_scratch(d, 0, (size_t)t->cols * 4, &tmp);
+    if (rc != 0)
+        return rc;
+    const cpu_vec *v = cpu_of(d)->vec;
+    for (int64_t i = 0; i < a->n; i++) {
+        const void *src = cpu_at(t, a->ids[i], 0);
+        if (t->dtype == x->dtype) {
+            memcpy(cpu_at(x, i, 0), src, (size_t)t->cols * kern_dtype_size(t->dtype));
+            continue;
+        }
+        v->to_f32(t->dtype, src, tmp, t->cols);
+        v->from_f32(x->dtype, tmp, cpu_at(x, i, 0), t->cols);
+    }
+    return 0;
+}
+
+int cpu_embed_grad(kern_dev *d, const kern_embed_grad *a)
+{
+    const kern_tensor *t = &a->dtable;
+    int rc = cpu_activation(d, "embed_grad: dx", &a->dx);
+    if (rc == 0)
+        rc = cpu_shape(d, "embed_grad: dx", &a->dx, a->n, t->cols);
+    if (rc == 0)
+        rc = cpu_shape_of(d, "embed_grad: dtable", t, KERN_F32, t->rows, t->cols);
+    void *tmp;
+    if (rc == 0)
+        rc = cpu_scratch(d, 0, (size_t)t->cols * 4, &tmp);
+    if (rc != 0)
+        return rc;
+    const cpu_vec *v = cpu_of(d)->vec;
+    for (int64_t i = 0; i < a->n; i++) {
+        v->to_f32(a->dx.dtype, cpu_at(&a->dx, i, 0), tmp, t->cols);
+        v->axpy(1.0F, tmp, cpu_at(t, a->ids[i], 0), t->cols);
+    }
+    return 0;
+}
+
+/* ---- norm
+ * ----------------------------------------------------------------------------------------------------
+ */
+
+static int check_norm(kern_dev *d, const kern_norm *a)
+{
+    int64_t n = a->x.rows, h = a->x.cols;
+    kern_dtype t = a->x.dtype;
+    int rc = cpu_activation(d, "norm: x", &a->x);
+    if (rc == 0)
+        rc = cpu_shape(d, "norm: x", &a->x, n, h);
+    if (rc == 0 && a->add.data != NULL)
+        rc = cpu_shape_of(d, "norm: add", &a->add, t, n, h);
+    if (rc == 0 && a->add.data != NULL && a->res.data == NULL)
+        rc = cpu_fail(d, KERN_EINVAL, "norm: add without res");
+    if (rc == 0 && a->res.data != NULL)
+        rc = cpu_shape_of(d, "norm: res", &a->res, t, n, h);
+    if (rc == 0)
+        rc = cpu_shape_of(d, "norm: weight", &a->weight, KERN_F32, 1, h);
+    if (rc == 0)
+        rc = cpu_shape_of(d, "norm: y", &a->y, t, n, h);
+    if (rc == 0 && a->rstd.data != NULL)
+        rc = cpu_shape_of(d, "norm: rstd", &a->rstd, KERN_F32, n, 1);
+    return rc;
+}
+
+int cpu_norm(kern_dev *d, const kern_norm *a)
+{
+    int rc = check_norm(d, a);
+    if (rc != 0)
+        return rc;
+    const cpu_vec *v = cpu_of(d)->vec;
+    int64_t n = a->x.rows;
+    int nt = cpu_threads(d, n * a->x.cols);
+#pragma omp parallel for num_threads(nt) schedule(static)
+    for (int64_t r = 0; r < n; r++) {
+        vec_norm row = {
+            .h = a->x.cols,
+            .t = a->x.dtype,
+            .x = cpu_at(&a->x, r, 0),
+            .add = a->add.data != NULL ? cpu_at(&a->add, r, 0) : NULL,
+            .weight = a->weight.data,
+            .eps = a->eps,
+            .offset = a->weight_offset,
+            .res = a->res.data != NULL ? cpu_at(&a->res, r, 0) : NULL,
+            .y = cpu_at(&a->y, r, 0),
+        };
+        float rstd = v->norm(&row);
+        if (a->rstd.data != NULL)
+            *(float *)cpu_at(&a->rstd, r, 0) = rstd;
+    }
+    return 0;
+}
+
+static int check_norm_grad(kern_dev *d, const kern_norm_grad *a)
+{
+    int64_t n = a->dy.rows, h = a->dy.cols;
+    kern_dtype t = a->dy.dtype;
+    int rc = cpu_activation(d, "norm_grad: dy", &a->dy);
+    if (rc == 0)
+        rc = cpu_shape(d, "norm_grad: dy", &a->dy, n, h);
+    if (rc == 0)
+        rc = cpu_shape_of(d, "norm_grad: res", &a->res, t, n, h);
+    if (rc == 0)
+        rc = cpu_shape_of(d, "norm_grad: weight", &a->weight, KERN_F32, 1, h);
+    if (rc == 0)
+        rc = cpu_shape_of(d, "norm_grad: rstd", &a->rstd, KERN_F32, n, 1);
+    if (rc == 0 && a->dres.data != NULL)
+        rc = cpu_shape_of(d, "norm_grad: dres", &a->dres, t, n, h);
+    if (rc == 0)
+        rc = cpu_shape_of(d, "norm_grad: dx", &a->dx, t, n, h);
+    if (rc == 0 && a->dweight.data != NULL)
+        rc = cpu_shape_of(d, "norm_grad: dweight", &a->dweight, KERN_F32, 1, h);
+    return rc;
+}
+
+/* Rows [r0, r1); dweight is this thread's own. */
+static void norm_grad_rows(kern_dev *d, const kern_norm_grad *a, int64_t r0, int64_t r1,
+                           float *dweight)
+{
+    for (int64_t r = r0; r < r1; r++) {
+        vec_norm_grad row = {
+            .h = a->dy.cols,
+            .t = a->dy.dtype,
+            .dy = cpu_at(&a->dy, r, 0),
+            .res = cpu_at(&a->res, r, 0),
+            .dres = a->dres.data != NULL ? cpu_at(&a->dres, r, 0) : NULL,
+            .weight = a->weight.data,
+            .rstd = *(const float *)cpu_at(&a->rstd, r, 0),
+            .offset = a->weight_offset,
+            .dx = cpu_at(&a->dx, r, 0),
+            .dweight = dweight,
+        };
+        cpu_of(d)->vec->norm_grad(&row);
+    }
+}
+
+int cpu_norm_grad(kern_dev *d, const kern_norm_grad *a)
+{
+    int64_t n = a->dy.rows, h = a->dy.cols;
+    int nt = cpu_threads(d, n * h);
+    void *mem = NULL;
+    int rc = check_norm_grad(d, a);
+    bool sums = a->dweight.data != NULL;
+    if (rc == 0 && sums)
+        rc = cpu_scratch(d, 0, (size_t)(nt * h) * 4, &mem);
+    if (rc != 0)
+        return rc;
+    float *part = mem;
+    if (sums)
+        memset(part, 0, (size_t)(nt * h) * 4);
+#pragma omp parallel for num_threads(nt) schedule(static)
+    for (int t = 0; t < nt; t++)
+        norm_grad_rows(d, a, n * t / nt, n * (t + 1) / nt, sums ? part + t * h : NULL);
+    for (int t = 0; t < nt && sums; t++)
+        cpu_of(d)->vec->axpy(1.0F, part + t * h, a->dweight.data, h);
+    return 0;
+}

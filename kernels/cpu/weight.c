@@ -1,0 +1,145 @@
+/* Making, changing and freeing prepared weights. */
+#include "kernels/cpu/weight.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+static int check_part(kern_dev *d, const kern_weight_desc *s, int p)
+{
+    const kern_tensor *w = &s->part[p], *b = &s->bias[p];
+    if (w->dtype != KERN_F32 && w->dtype != KERN_BF16 && w->dtype != KERN_F16)
+        return cpu_fail(d, KERN_EUNSUPPORTED, "weight_new: part %d is %s", p,
+                        kern_dtype_name(w->dtype));
+    int rc = cpu_shape(d, "weight_new: part", w, w->rows, s->part[0].cols);
+    if (rc == 0 && (w->rows < 1 || w->cols < 1))
+        rc = cpu_fail(d, KERN_EINVAL, "weight_new: part %d is [%lld, %lld]", p, (long long)w->rows,
+                      (long long)w->cols);
+    if (rc == 0 && b->data != NULL)
+        rc = cpu_shape(d, "weight_new: bias", b, 1, w->rows);
+    return rc;
+}
+
+static int check_desc(kern_dev *d, const kern_weight_desc *s)
+{
+    if (s->n_parts < 1 || s->n_parts > KERN_MAX_PARTS)
+        return cpu_fail(d, KERN_EINVAL, "weight_new: %d parts, must be 1 to %d", s->n_parts,
+                        KERN_MAX_PARTS);
+    if (s->compute != KERN_F32 && s->compute != KERN_BF16)
+        return cpu_fail(d, KERN_EUNSUPPORTED,
+                        "weight_new: the CPU computes in f32 and bf16, not %s",
+                        kern_dtype_name(s->compute));
+    for (int p = 0; p < s->n_parts; p++) {
+        int rc = check_part(d, s, p);
+        if (rc != 0)
+            return rc;
+    }
+    return 0;
+}
+
+/* Rows of any float dtype into the weight's own, from output o0 on. tmp holds one row. */
+static void store_rows(kern_dev *d, kern_weight *w, int64_t o0, const kern_tensor *src, float *tmp)
+{
+    const cpu_vec *v = cpu_of(d)->vec;
+    size_t row = (size_t)w->in * kern_dtype_size(w->compute);
+    for (int64_t r = 0; r < src->rows; r++) {
+        char *dst = (char *)w->rows + (size_t)(o0 + r) * row;
+        if (src->dtype == w->compute) {
+            memcpy(dst, cpu_at(src, r, 0), row);
+            continue;
+        }
+        v->to_f32(src->dtype, cpu_at(src, r, 0), tmp, w->in);
+        v->from_f32(w->compute, tmp, dst, w->in);
+    }
+}
+
+static bool any_bias(const kern_weight_desc *s)
+{
+    for (int p = 0; p < s->n_parts; p++)
+        if (s->bias[p].data != NULL)
+            return true;
+    return false;
+}
+
+static int fill(kern_dev *d, kern_weight *w, const kern_weight_desc *s)
+{
+    void *tmp;
+    size_t bytes = (size_t)(w->out * w->in) * kern_dtype_size(w->compute);
+    int rc = cpu_take(d, "weight_new", bytes, &w->rows);
+    if (rc == 0)
+        rc = cpu_scratch(d, 0, (size_t)w->in * 4, &tmp);
+    if (rc == 0 && any_bias(s)) {
+        void *bias;
+        rc = cpu_alloc(d, (size_t)w->out * 4, &bias);
+        w->bias = bias;
+    }
+    if (rc != 0)
+        return rc;
+    const cpu_vec *v = cpu_of(d)->vec;
+    for (int p = 0; p < s->n_parts; p++) {
+        store_rows(d, w, w->at[p], &s->part[p], tmp);
+        if (s->bias[p].data != NULL)
+            v->to_f32(s->bias[p].dtype, s->bias[p].data, w->bias + w->at[p], s->part[p].rows);
+    }
+    return 0;
+}
+
+int cpu_weight_new(kern_dev *d, const kern_weight_new_args *a)
+{
+    const kern_weight_desc *s = a->desc;
+    *a->out = NULL;
+    int rc = check_desc(d, s);
+    if (rc != 0)
+        return rc;
+    kern_weight *w = calloc(1, sizeof *w);
+    if (w == NULL)
+        return cpu_fail(d, KERN_ENOMEM, "weight_new: no memory for %zu bytes", sizeof *w);
+    w->n_parts = s->n_parts;
+    w->in = s->part[0].cols;
+    for (int p = 0; p < s->n_parts; p++)
+        w->at[p + 1] = w->at[p] + s->part[p].rows;
+    w->out = w->at[s->n_parts];
+    w->compute = s->compute;
+    w->need_dx = s->need_dx;
+    w->trainable = s->trainable;
+    rc = fill(d, w, s);
+    if (rc != 0) {
+        cpu_weight_free(d, w);
+        return rc;
+    }
+    *a->out = w;
+    return 0;
+}
+
+int cpu_weight_update(kern_dev *d, const kern_weight_update_args *a)
+{
+    kern_weight *w = a->w;
+    void *tmp;
+    if (!w->trainable)
+        return cpu_fail(d, KERN_EINVAL, "weight_update: the weight was made as not trainable");
+    if (a->part < 0 || a->part >= w->n_parts)
+        return cpu_fail(d, KERN_EINVAL, "weight_update: part %d of %d", a->part, w->n_parts);
+    int64_t o0 = w->at[a->part], out = w->at[a->part + 1] - o0;
+    int rc = cpu_shape_of(d, "weight_update: src", &a->src, KERN_F32, out, w->in);
+    if (rc == 0 && a->bias.data != NULL)
+        rc = cpu_shape_of(d, "weight_update: bias", &a->bias, KERN_F32, 1, out);
+    if (rc == 0 && a->bias.data != NULL && w->bias == NULL)
+        rc = cpu_fail(d, KERN_EINVAL, "weight_update: the weight was made without bias");
+    if (rc == 0)
+        rc = cpu_scratch(d, 0, (size_t)w->in * 4, &tmp);
+    if (rc != 0)
+        return rc;
+    store_rows(d, w, o0, &a->src, tmp);
+    if (a->bias.data != NULL)
+        memcpy(w->bias + o0, a->bias.data, (size_t)out * 4);
+    return 0;
+}
+
+int cpu_weight_free(kern_dev *d, kern_weight *w)
+{
+    if (w == NULL)
+        return 0;
+    cpu_give(d, w->rows);
+    cpu_give(d, w->bias);
+    free(w);
+    return 0;
+}
