@@ -63,9 +63,9 @@ UNIT_BIN := $(if $(strip $T),$(T:%=$B/tests/unit/test_%),$(call exe,$(UNIT_SRC))
 
 Q        := $(if $V,,@)
 say       = $(if $V,,@echo "$1 $2")
-link      = $Q$(CC) $(HONE_LDFLAGS) -o $@ $(filter %.o %.a,$^) $1 $(HONE_LDLIBS)
+link      = $Q$(CC) $(HONE_LDFLAGS) -o $@ $(filter %.o,$^) $(filter %.a,$^) $1 $(HONE_LDLIBS)
 
-all: $B/hone $(if $(OPS_SRC),$B/op_check) $(call exe,$(GEN_SRC))  ## build the program
+all: $B/hone $(if $(OPS_SRC),$B/op_check) $(if $(GEN_SRC),$B/examples/gen)  ## build the program
 
 $(LIB): $(call obj,$(LIB_SRC))
 	$(call say,AR,$@)
@@ -84,7 +84,7 @@ $B/fault: $(call obj,$(FAULT_SRC)) $(LIB)
 	$(call say,LD,$@)
 	$(call link)
 
-$B/examples/%: $B/examples/%.o $(LIB)
+$B/examples/gen: $(call obj,$(GEN_SRC)) $(LIB)
 	$(call say,LD,$@)
 	$(call link)
 
@@ -96,6 +96,8 @@ $B/tests/fuzz/fuzz_%: $B/tests/fuzz/fuzz_%.o $(LIB)
 	$(call say,LD,$@)
 	$(call link,-fsanitize=fuzzer)
 
+# The grammar is in no library; its tests link it.
+$B/tests/unit/test_grammar: $(filter-out %/gen.o,$(call obj,$(GEN_SRC)))
 $B/tests/unit/test_%: $B/tests/unit/test_%.o $(call obj,$(AID_SRC)) $(LIB)
 	$(call say,LD,$@)
 	$(call link,-lcmocka)
