@@ -11,6 +11,7 @@ typedef struct cmd {
 } cmd;
 
 extern const cmd *const cmds[]; /* NULL-ended */
+extern const cmd cmd_key;
 
 /* "hone: <message>" on standard error; returns 1. */
 int cmd_failed(const hone_err *e);

@@ -4,5 +4,6 @@
 #include <stddef.h>
 
 const cmd *const cmds[] = {
+    &cmd_key,
     NULL,
 };

@@ -1,7 +1,7 @@
 #pragma once
-/* The scheduler: one thread owns the device, the KV cache and every admitted sequence, and runs continuous batching with
- * chunked prefill. Connection threads submit and cancel; they never touch a model. Queues are bounded: full is an
- * answer (EAGAIN), not a wait. */
+/* The scheduler: one thread owns the device, the KV cache and every admitted sequence, and runs
+ * continuous batching with chunked prefill. Connection threads submit and cancel; they never touch
+ * a model. Queues are bounded: full is an answer (EAGAIN), not a wait. */
 #include "core/base/err.h"
 #include "core/base/hook.h"
 #include "serve/engine/served.h"
@@ -12,10 +12,10 @@
 typedef struct engine engine;
 
 typedef struct engine_options {
-    int max_seqs;             /* sequences decoded together; 0: 16 */
-    int64_t step_tokens;      /* token budget of a step, prefill chunks included; 0: 512 */
-    int queue_requests;       /* 0: 64 */
-    int64_t queue_tokens;     /* prompt tokens waiting; 0: 65536 */
+    int max_seqs;         /* sequences decoded together; 0: 16 */
+    int64_t step_tokens;  /* token budget of a step, prefill chunks included; 0: 512 */
+    int queue_requests;   /* 0: 64 */
+    int64_t queue_tokens; /* prompt tokens waiting; 0: 65536 */
 } engine_options;
 
 typedef enum { ENGINE_TEXT, ENGINE_DONE, ENGINE_ERROR } engine_event_kind;
@@ -31,43 +31,53 @@ typedef struct engine_logprob {
 
 typedef struct engine_event {
     engine_event_kind kind;
-    int choice;               /* 0 .. n-1 */
-    const char *text; size_t len;          /* TEXT: new text that may be shown (may be empty) */
-    const engine_logprob *logprobs; int n_logprobs; /* TEXT: of the tokens sampled since the last event */
-    gen_finish finish;        /* DONE: per choice */
-    int64_t n_prompt, n_answer;            /* DONE: tokens of this choice */
+    int choice; /* 0 .. n-1 */
+    const char *text;
+    size_t len; /* TEXT: new text that may be shown (may be empty) */
+    const engine_logprob *logprobs;
+    int n_logprobs;             /* TEXT: of the tokens sampled since the last event */
+    gen_finish finish;          /* DONE: per choice */
+    int64_t n_prompt, n_answer; /* DONE: tokens of this choice */
     int64_t queue_us, first_token_us, total_us; /* DONE */
-    const int32_t *ids; size_t n_ids;      /* DONE: the answer's ids */
-    const hone_err *err;      /* ERROR: for the whole request; ETIMEOUT deadline, ECANCELLED, EDEVICE, ... */
+    const int32_t *ids;
+    size_t n_ids; /* DONE: the answer's ids */
+    const hone_err
+        *err; /* ERROR: for the whole request; ETIMEOUT deadline, ECANCELLED, EDEVICE, ... */
 } engine_event;
 
-/* Runs on the scheduler thread and must not block; `last` is true with the request's final event: the engine does not
- * touch `user` afterwards. */
+/* Runs on the scheduler thread and must not block; `last` is true with the request's final event:
+ * the engine does not touch `user` afterwards. */
 typedef void engine_fn(void *user, const engine_event *ev, bool last);
 
 typedef struct engine_request {
-    served *on;               /* which model; the engine takes its own reference */
-    const int32_t *prompt; size_t n_prompt; /* copied */
+    served *on; /* which model; the engine takes its own reference */
+    const int32_t *prompt;
+    size_t n_prompt;          /* copied */
     const gen_params *params; /* copied deeply */
     int n;                    /* choices, 1 to 8; the prompt is prefilled once */
     bool echo_logprobs;       /* log-probabilities of the prompt too (completions with echo) */
     int64_t deadline_ms;      /* from now; 0: none */
-    engine_fn *fn; void *user;
+    engine_fn *fn;
+    void *user;
 } engine_request;
 
 int engine_start(engine **out, const engine_options *o, hone_err *e);
 
-/* 0 and a ticket: fn will be called until `last`. EAGAIN: queue full, *retry_after_s says when to come back. ELIMIT: prompt
- * plus answer do not fit the context (counts in the message). ECANCELLED: draining. fn is not called on failure. */
-int engine_submit(engine *g, const engine_request *r, uint64_t *ticket, int *retry_after_s, hone_err *e);
-void engine_cancel(engine *g, uint64_t ticket); /* at the next step; unknown or finished tickets are ignored */
+/* 0 and a ticket: fn will be called until `last`. EAGAIN: queue full, *retry_after_s says when to
+ * come back. ELIMIT: prompt plus answer do not fit the context (counts in the message). ECANCELLED:
+ * draining. fn is not called on failure. */
+int engine_submit(engine *g, const engine_request *r, uint64_t *ticket, int *retry_after_s,
+                  hone_err *e);
+void engine_cancel(engine *g,
+                   uint64_t ticket); /* at the next step; unknown or finished tickets are ignored */
 
 /* The model that new requests get, with a reference for the caller; NULL while none is set. */
 served *engine_current(engine *g);
 /* Sets it (takes a reference); requests in flight finish on the one they began with. */
 void engine_set_current(engine *g, served *s);
 
-/* Stops admitting; waits until all is finished or timeout_ms have passed, then cancels what is left. */
+/* Stops admitting; waits until all is finished or timeout_ms have passed, then cancels what is
+ * left. */
 void engine_drain(engine *g, int timeout_ms);
 void engine_stop(engine *g); /* after drain; joins the thread; NULL is a no-op */
 
@@ -75,13 +85,20 @@ typedef struct engine_stats {
     uint64_t requests, finished, cancelled, failed, rejected, prompt_tokens, answer_tokens, steps;
     int running, waiting;
     int64_t waiting_tokens, kv_blocks_used, kv_blocks;
-    int64_t last_step_age_ms;  /* heartbeat: since the scheduler last finished a turn */
+    int64_t last_step_age_ms; /* heartbeat: since the scheduler last finished a turn */
 } engine_stats;
 engine_stats engine_counters(engine *g);
 
 /* Latency histograms for /metrics, in seconds: bounds shared by all. */
 enum { ENGINE_HIST_BUCKETS = 14 };
-typedef enum { ENGINE_TTFT, ENGINE_ITL, ENGINE_E2E, ENGINE_QUEUE, ENGINE_PREFILL, ENGINE_N_HIST } engine_hist_kind;
+typedef enum {
+    ENGINE_TTFT,
+    ENGINE_ITL,
+    ENGINE_E2E,
+    ENGINE_QUEUE,
+    ENGINE_PREFILL,
+    ENGINE_N_HIST
+} engine_hist_kind;
 typedef struct engine_hist {
     uint64_t bucket[ENGINE_HIST_BUCKETS + 1]; /* not cumulative; the last is +Inf */
     double sum;

@@ -1,6 +1,7 @@
 #pragma once
-/* A model as the server holds it: device, weights, adapter, tokenizer, chat template and KV cache, loaded and checked once,
- * immutable after, counted by reference. Swapping models is making a new one and letting the old one run dry. */
+/* A model as the server holds it: device, weights, adapter, tokenizer, chat template and KV cache,
+ * loaded and checked once, immutable after, counted by reference. Swapping models is making a new
+ * one and letting the old one run dry. */
 #include "core/base/err.h"
 #include "core/model/gen.h"
 #include "core/model/model.h"
@@ -8,16 +9,16 @@
 #include "core/text/tok.h"
 
 typedef struct served_options {
-    const char *model_dir;    /* checkpoint */
-    const char *adapter_dir;  /* PEFT directory beside it; NULL: none */
-    const char *name;         /* the name clients use */
-    const char *device;       /* "cpu", "cuda", "auto" */
-    int threads;              /* 0: all */
+    const char *model_dir;   /* checkpoint */
+    const char *adapter_dir; /* PEFT directory beside it; NULL: none */
+    const char *name;        /* the name clients use */
+    const char *device;      /* "cpu", "cuda", "auto" */
+    int threads;             /* 0: all */
     kern_dtype dtype;
-    int64_t kv_tokens;        /* size of the paged cache; 0: room for max_seqs contexts, at most 1 GiB */
+    int64_t kv_tokens; /* size of the paged cache; 0: room for max_seqs contexts, at most 1 GiB */
     int max_seqs;
-    int block_tokens;         /* 0: 16 */
-    int64_t context;          /* 0: the model's own max_position_embeddings */
+    int block_tokens; /* 0: 16 */
+    int64_t context;  /* 0: the model's own max_position_embeddings */
 } served_options;
 
 typedef struct served {
@@ -25,8 +26,8 @@ typedef struct served {
     char *name, *model_dir, *adapter_dir;
     char model_digest[65], adapter_digest[65]; /* adapter_digest "" without one */
     const tok *tok;
-    const chat *chat;         /* NULL: the model has no chat template (chat requests are refused) */
-    gen_params defaults;      /* from generation_config.json */
+    const chat *chat;    /* NULL: the model has no chat template (chat requests are refused) */
+    gen_params defaults; /* from generation_config.json */
     int64_t context, n_blocks;
     int block_tokens;
     int64_t created_unix;

@@ -1,0 +1,20 @@
+#pragma once
+/* Long options of a command, as a table. "--name value" and "--name=value" are the same; "--" ends
+ * the options. */
+#include "core/base/err.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+
+/* One row is one option; the table ends with a NULL name. */
+typedef struct args_row {
+    const char *name; /* without the dashes */
+    size_t offset;    /* of a const char * (the value, borrowed), or of a bool when it is a flag */
+    bool flag;
+} args_row;
+
+/* Fills `into` from argv[1..argc). What is no option goes to rest[0..max_rest) in order; *n_rest
+ * counts it. EINVAL for an unknown option (with the nearest name), a value that is missing or not
+ * wanted, an option given twice, or more than max_rest words. */
+int args_parse(const args_row *rows, void *into, int argc, char **argv, const char **rest,
+               int max_rest, int *n_rest, hone_err *e);
