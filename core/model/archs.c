@@ -1,4 +1,5 @@
-/* The only list of architectures. A new one is a row here, its names in weights.c where they differ, and a golden. */
+/* The only list of architectures. A new one is a row here, its names in weights.c where they
+ * differ, and a golden. */
 #include "core/model/arch.h"
 
 /* clang-format off */

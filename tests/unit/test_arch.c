@@ -2,14 +2,9 @@
 
 #include "core/base/js.h"
 
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <stdlib.h>
+#include "tests/unit/aid.h"
+
 #include <string.h>
-#include <unistd.h>
-#include <cmocka.h>
 
 /* A sound configuration with the keys of `patch` put over it; a key whose value is "-" is taken
  * out. */

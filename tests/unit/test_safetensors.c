@@ -4,29 +4,26 @@
 #include "core/base/file.h"
 #include "core/base/js.h"
 
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
+#include "tests/unit/aid.h"
+
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
-#include <cmocka.h>
 
-static char dir[64];
+static char *dir;
 
 static int make_dir(void **state)
 {
     (void)state;
-    strcpy(dir, "/tmp/hone-st-XXXXXX");
-    return mkdtemp(dir) == NULL;
+    dir = aid_dir();
+    return 0;
 }
 
 static int drop_dir(void **state)
 {
     (void)state;
-    return dir_remove(dir, NULL);
+    aid_dir_remove(dir);
+    return 0;
 }
 
 /* A file of this header and n bytes of data; `len` is what the length field says, -1: the truth. */
