@@ -3,6 +3,7 @@
 #include "serve/store/db.h"
 
 #include "core/base/clock.h"
+#include "serve/store/registry.h"
 
 #include <inttypes.h>
 
@@ -71,6 +72,7 @@ const migration migrations[] = {
     {2, "audit log",           audit_sql},
     {3, "stored responses",    requests_sql},
     {4, "feedback",            feedback_sql},
+    {5, "registry",            registry_sql},
     {0, NULL, NULL},
 };
 /* clang-format on */

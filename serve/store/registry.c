@@ -1,0 +1,411 @@
+#include "serve/store/registry.h"
+
+#include "core/base/clock.h"
+#include "core/base/mem.h"
+#include "serve/store/db.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <sodium.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+const char registry_sql[] =
+    "CREATE TABLE runs("
+    " id TEXT NOT NULL PRIMARY KEY, kind TEXT NOT NULL, status TEXT NOT NULL, pid INTEGER NOT NULL,"
+    " started_at INTEGER NOT NULL, ended_at INTEGER, settings TEXT, report TEXT) STRICT;"
+    "CREATE TABLE artefacts("
+    " digest TEXT NOT NULL PRIMARY KEY, kind TEXT NOT NULL CHECK(kind IN ('model', 'adapter')),"
+    " path TEXT NOT NULL, base TEXT, run_id TEXT, manifest TEXT, created_at INTEGER NOT NULL) "
+    "STRICT;"
+    "CREATE TABLE alias_moves("
+    " seq INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT NOT NULL,"
+    " digest TEXT NOT NULL REFERENCES artefacts(digest), previous TEXT,"
+    " by TEXT NOT NULL, reason TEXT, ts INTEGER NOT NULL) STRICT;"
+    "CREATE INDEX alias_moves_name ON alias_moves(name, seq);"
+    "CREATE TRIGGER alias_moves_no_update BEFORE UPDATE ON alias_moves"
+    " BEGIN SELECT RAISE(ABORT, 'the history of an alias is append-only'); END;"
+    "CREATE TRIGGER alias_moves_no_delete BEFORE DELETE ON alias_moves"
+    " BEGIN SELECT RAISE(ABORT, 'the history of an alias is append-only'); END;";
+
+/* ---- runs ---- */
+
+typedef struct run_start {
+    char *id;
+    const char *kind;
+    const json_t *settings;
+} run_start;
+
+static bool is_alive(int64_t pid)
+{
+    return pid > 0 && (kill((pid_t)pid, 0) == 0 || errno == EPERM);
+}
+
+/* Runs whose process is gone cannot end themselves any more. */
+static int abandon_dead(sqlite3 *db, hone_err *e)
+{
+    sqlite3_stmt *st;
+    int rc = sql_prepare(&st, db, e, "SELECT id, pid FROM runs WHERE status = 'running'", "");
+    while (rc == 0 && (rc = sql_step(st, e)) == 1) {
+        char id[REGISTRY_ID_LEN];
+        sql_copy(id, sizeof id, st, 0);
+        int64_t pid = sqlite3_column_int64(st, 1);
+        if (is_alive(pid) && pid != getpid())
+            rc = hone_fail(e, HONE_EEXIST, "run %s (process %lld) is still going on", id,
+                           (long long)pid);
+        else
+            rc = sql_run(db, e, "UPDATE runs SET status = 'abandoned', ended_at = ? WHERE id = ?",
+                         "is", clock_unix_ms(), id);
+    }
+    sqlite3_finalize(st);
+    return rc;
+}
+
+static int run_begin(sqlite3 *db, void *user, hone_err *e)
+{
+    run_start *r = user;
+    int rc = abandon_dead(db, e);
+    if (rc != 0)
+        return rc;
+    return sql_run(db, e,
+                   "INSERT INTO runs(id, kind, status, pid, started_at, settings)"
+                   " VALUES (?, ?, 'running', ?, ?, ?)",
+                   "ssiij", r->id, r->kind, (int64_t)getpid(), clock_unix_ms(), r->settings);
+}
+
+int registry_run_begin(store *s, char id[REGISTRY_ID_LEN], const char *kind, const json_t *settings,
+                       hone_err *e)
+{
+    time_t now = (time_t)(clock_unix_ms() / 1000);
+    struct tm tm;
+    char date[20];
+    gmtime_r(&now, &tm);
+    strftime(date, sizeof date, "%Y%m%dT%H%M%SZ", &tm);
+    snprintf(id, REGISTRY_ID_LEN, "run-%s-%04x", date, randombytes_uniform(0x10000));
+    run_start r = {id, kind, settings};
+    return store_write(s, run_begin, &r, e);
+}
+
+typedef struct run_result {
+    const char *id, *status;
+    const json_t *report;
+} run_result;
+
+static int run_end(sqlite3 *db, void *user, hone_err *e)
+{
+    const run_result *r = user;
+    return sql_run(db, e, "UPDATE runs SET status = ?, ended_at = ?, report = ? WHERE id = ?",
+                   "sijs", r->status, clock_unix_ms(), r->report, r->id);
+}
+
+int registry_run_end(store *s, const char *id, const char *status, const json_t *report,
+                     hone_err *e)
+{
+    run_result r = {id, status, report};
+    return store_write(s, run_end, &r, e);
+}
+
+/* ---- artefacts ---- */
+
+void registry_artefact_free(registry_artefact *a)
+{
+    free(a->kind);
+    free(a->path);
+    free(a->base);
+    free(a->run_id);
+    json_decref(a->manifest);
+    *a = (registry_artefact){0};
+}
+
+#define ARTEFACT_COLUMNS "digest, kind, path, base, run_id, manifest, created_at"
+
+static void read_artefact(registry_artefact *a, sqlite3_stmt *st)
+{
+    sql_copy(a->digest, sizeof a->digest, st, 0);
+    a->kind = mem_strdup(sql_text(st, 1));
+    a->path = mem_strdup(sql_text(st, 2));
+    a->base = mem_strdup(sql_text(st, 3));
+    a->run_id = mem_strdup(sql_text(st, 4));
+    a->manifest = sql_json(st, 5);
+    a->created_ms = sqlite3_column_int64(st, 6);
+}
+
+typedef struct move {
+    const char *name, *digest, *expected, *by, *reason;
+} move;
+
+/* The digest an alias points at now, "" when unset. */
+static int current(char out[REGISTRY_DIGEST_LEN], sqlite3 *db, const char *name, hone_err *e)
+{
+    sqlite3_stmt *st;
+    out[0] = '\0';
+    int rc = sql_prepare(&st, db, e,
+                         "SELECT digest FROM alias_moves WHERE name = ? ORDER BY seq DESC LIMIT 1",
+                         "s", name);
+    if (rc == 0 && (rc = sql_step(st, e)) == 1)
+        sql_copy(out, REGISTRY_DIGEST_LEN, st, 0);
+    sqlite3_finalize(st);
+    return rc < 0 ? rc : 0;
+}
+
+static int do_move(sqlite3 *db, void *user, hone_err *e)
+{
+    const move *m = user;
+    char now[REGISTRY_DIGEST_LEN];
+    int rc = current(now, db, m->name, e);
+    if (rc != 0)
+        return rc;
+    if (m->expected != NULL && strcmp(m->expected, now) != 0)
+        return hone_fail(e, HONE_EAGAIN, "alias '%s' was moved meanwhile (it is %.12s)", m->name,
+                         now[0] != '\0' ? now : "unset");
+    return sql_run(db, e,
+                   "INSERT INTO alias_moves(name, digest, previous, by, reason, ts)"
+                   " VALUES (?, ?, ?, ?, ?, ?)",
+                   "sssssi", m->name, m->digest, now[0] != '\0' ? now : NULL, m->by, m->reason,
+                   clock_unix_ms());
+}
+
+int registry_alias_move(store *s, const char *name, const char *digest, const char *expected,
+                        const char *by, const char *reason, hone_err *e)
+{
+    move m = {name, digest, expected, by, reason};
+    return store_write(s, do_move, &m, e);
+}
+
+static int mark_feedback(sqlite3 *db, const registry_entry *r, hone_err *e)
+{
+    int rc = 0;
+    for (size_t i = 0; rc == 0 && i < json_array_size(r->feedback); i++)
+        rc = sql_run(db, e,
+                     "INSERT OR IGNORE INTO feedback_runs(feedback_id, run_id, ts)"
+                     " VALUES (?, ?, ?)",
+                     "ssi", json_string_value(json_array_get(r->feedback, i)), r->run_id,
+                     clock_unix_ms());
+    return rc;
+}
+
+static int do_add(sqlite3 *db, void *user, hone_err *e)
+{
+    const registry_entry *r = user;
+    int rc = sql_run(db, e,
+                     "INSERT OR IGNORE INTO artefacts(" ARTEFACT_COLUMNS ")"
+                     " VALUES (?, ?, ?, ?, ?, ?, ?)",
+                     "sssssji", r->digest, r->kind, r->path, r->base, r->run_id, r->manifest,
+                     clock_unix_ms());
+    if (rc == 0 && r->run_id != NULL)
+        rc = mark_feedback(db, r, e);
+    if (rc == 0 && r->promote_by != NULL)
+        rc = do_move(db, &(move){"live", r->digest, NULL, r->promote_by, r->reason}, e);
+    if (rc == 0 && r->run_id != NULL)
+        rc = run_end(db, &(run_result){r->run_id, r->run_status, r->report}, e);
+    return rc;
+}
+
+int registry_add(store *s, const registry_entry *r, hone_err *e)
+{
+    return store_write(s, do_add, (void *)r, e);
+}
+
+typedef struct lookup {
+    const char *key;
+    registry_artefact *out;
+} lookup;
+
+static int first_artefact(sqlite3_stmt *st, registry_artefact *out, const char *missing,
+                          hone_err *e)
+{
+    int rc = sql_step(st, e);
+    if (rc == 0)
+        return hone_fail(e, HONE_ENOTFOUND, "%s", missing);
+    if (rc < 0)
+        return rc;
+    read_artefact(out, st);
+    rc = sql_step(st, e);
+    if (rc == 0)
+        return 0;
+    registry_artefact_free(out);
+    return rc < 0 ? rc : hone_fail(e, HONE_EINVAL, "more than one artefact begins with that");
+}
+
+static int do_find(sqlite3 *db, void *user, hone_err *e)
+{
+    lookup *l = user;
+    sqlite3_stmt *st;
+    char missing[128];
+    snprintf(missing, sizeof missing, "no artefact %.70s", l->key);
+    int rc = sql_prepare(&st, db, e,
+                         "SELECT " ARTEFACT_COLUMNS " FROM artefacts"
+                         " WHERE substr(digest, 1, length(?1)) = ?1",
+                         "s", l->key);
+    if (rc == 0)
+        rc = first_artefact(st, l->out, missing, e);
+    sqlite3_finalize(st);
+    return rc;
+}
+
+int registry_find(store *s, const char *digest, registry_artefact *out, hone_err *e)
+{
+    lookup l = {digest, out};
+    *out = (registry_artefact){0};
+    if (strlen(digest) < 6)
+        return hone_fail(e, HONE_EINVAL, "'%s': give at least 6 digits of the digest", digest);
+    return store_read(s, do_find, &l, e);
+}
+
+/* ---- aliases ---- */
+
+static int do_alias(sqlite3 *db, void *user, hone_err *e)
+{
+    lookup *l = user;
+    sqlite3_stmt *st;
+    char missing[128];
+    snprintf(missing, sizeof missing, "alias '%.60s' is not set", l->key);
+    int rc = sql_prepare(&st, db, e,
+                         "SELECT " ARTEFACT_COLUMNS " FROM artefacts WHERE digest ="
+                         " (SELECT digest FROM alias_moves WHERE name = ?"
+                         "  ORDER BY seq DESC LIMIT 1)",
+                         "s", l->key);
+    if (rc == 0)
+        rc = first_artefact(st, l->out, missing, e);
+    sqlite3_finalize(st);
+    return rc;
+}
+
+int registry_alias(store *s, const char *name, registry_artefact *out, hone_err *e)
+{
+    lookup l = {name, out};
+    *out = (registry_artefact){0};
+    return store_read(s, do_alias, &l, e);
+}
+
+static int do_previous(sqlite3 *db, void *user, hone_err *e)
+{
+    lookup *l = user;
+    sqlite3_stmt *st;
+    char missing[128];
+    snprintf(missing, sizeof missing, "alias '%.60s' has no earlier artefact", l->key);
+    int rc = sql_prepare(&st, db, e,
+                         "SELECT " ARTEFACT_COLUMNS " FROM artefacts WHERE digest ="
+                         " (SELECT previous FROM alias_moves WHERE name = ?"
+                         "  ORDER BY seq DESC LIMIT 1)",
+                         "s", l->key);
+    if (rc == 0)
+        rc = first_artefact(st, l->out, missing, e);
+    sqlite3_finalize(st);
+    return rc;
+}
+
+int registry_previous(store *s, const char *name, registry_artefact *out, hone_err *e)
+{
+    lookup l = {name, out};
+    *out = (registry_artefact){0};
+    return store_read(s, do_previous, &l, e);
+}
+
+typedef struct version_query {
+    const char *name;
+    int64_t version;
+} version_query;
+
+static int do_version(sqlite3 *db, void *user, hone_err *e)
+{
+    version_query *q = user;
+    return sql_int(&q->version, db, e,
+                   "SELECT coalesce(max(seq), 0) FROM alias_moves WHERE name = ?", "s", q->name);
+}
+
+int registry_alias_version(store *s, const char *name, int64_t *out, hone_err *e)
+{
+    version_query q = {name, 0};
+    int rc = store_read(s, do_version, &q, e);
+    *out = q.version;
+    return rc;
+}
+
+/* ---- listings ---- */
+
+/* Rows of a query as objects; columns take the names of the query. */
+static int rows_as_json(json_t **out, sqlite3 *db, const char *query, const char *types,
+                        const char *arg, hone_err *e)
+{
+    sqlite3_stmt *st;
+    int rc = sql_prepare(&st, db, e, query, types, arg);
+    json_t *list = json_array();
+    while (rc == 0 && (rc = sql_step(st, e)) == 1) {
+        json_t *row = json_object();
+        for (int c = 0; c < sqlite3_column_count(st); c++)
+            sql_set(row, sqlite3_column_name(st, c), st, c);
+        json_array_append_new(list, row);
+        rc = 0;
+    }
+    sqlite3_finalize(st);
+    if (rc < 0) {
+        json_decref(list);
+        return rc;
+    }
+    *out = list;
+    return 0;
+}
+
+static int do_list(sqlite3 *db, void *user, hone_err *e)
+{
+    json_t *o = user, *rows = NULL;
+    int rc = rows_as_json(&rows, db,
+                          "SELECT digest, kind, path, base, run_id, created_at FROM artefacts"
+                          " ORDER BY created_at",
+                          "", NULL, e);
+    if (rc == 0) {
+        json_object_set_new(o, "artefacts", rows);
+        rc = rows_as_json(&rows, db,
+                          "SELECT name, digest, by, reason, ts FROM alias_moves m WHERE seq ="
+                          " (SELECT max(seq) FROM alias_moves WHERE name = m.name)",
+                          "", NULL, e);
+    }
+    if (rc == 0) {
+        json_object_set_new(o, "aliases", rows);
+        rc = rows_as_json(&rows, db,
+                          "SELECT id, kind, status, started_at, ended_at FROM runs"
+                          " ORDER BY started_at",
+                          "", NULL, e);
+    }
+    if (rc == 0)
+        json_object_set_new(o, "runs", rows);
+    return rc;
+}
+
+int registry_list(store *s, json_t **out, hone_err *e)
+{
+    json_t *o = json_object();
+    int rc = store_read(s, do_list, o, e);
+    if (rc != 0) {
+        json_decref(o);
+        o = NULL;
+    }
+    *out = o;
+    return rc;
+}
+
+typedef struct history_query {
+    const char *name;
+    json_t *rows;
+} history_query;
+
+static int do_history(sqlite3 *db, void *user, hone_err *e)
+{
+    history_query *q = user;
+    return rows_as_json(&q->rows, db,
+                        "SELECT digest, previous, by, reason, ts FROM alias_moves WHERE name = ?"
+                        " ORDER BY seq DESC",
+                        "s", q->name, e);
+}
+
+int registry_history(store *s, const char *name, json_t **out, hone_err *e)
+{
+    history_query q = {name, NULL};
+    int rc = store_read(s, do_history, &q, e);
+    *out = q.rows;
+    return rc;
+}
