@@ -3,6 +3,7 @@
 #include "core/base/clock.h"
 #include "core/base/log.h"
 #include "core/base/mem.h"
+#include "core/base/nearest.h"
 
 #include <stdatomic.h>
 #include <stdlib.h>
@@ -57,12 +58,17 @@ const hook_info *hook_describe(hook_point p)
 
 int hook_by_name(hook_point *out, const char *name, hone_err *e)
 {
+    const char *names[HOOK_N_POINTS + 1] = {NULL};
     for (int p = 0; p < HOOK_N_POINTS; p++) {
+        names[p] = points[p].name;
         if (strcmp(points[p].name, name) == 0) {
             *out = (hook_point)p;
             return 0;
         }
     }
+    const char *near = nearest_name(name, names);
+    if (near != NULL)
+        return hone_fail(e, HONE_ENOTFOUND, "no hook point '%s' (did you mean '%s'?)", name, near);
     return hone_fail(e, HONE_ENOTFOUND, "no hook point '%s'", name);
 }
 

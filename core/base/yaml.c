@@ -24,6 +24,7 @@ typedef struct anchor {
 typedef struct reader {
     yaml_parser_t p;
     const char *text;
+    size_t len;
     json_t *lines;   /* may be NULL */
     anchor *anchors; /* in the order of the text: the last of a name counts */
     size_t n_anchors, cap_anchors, n_values;
@@ -90,15 +91,25 @@ static int bad(reader *r, const yaml_event_t *ev, const char *what)
     return hone_fail(r->e, HONE_EFORMAT, "line %d: %s", line_of(ev), what);
 }
 
-/* libyaml knows the line of a grammar error, but only the offset of bytes that are not UTF-8. */
+/* The line of the character at offset `at`. */
+static size_t line_at(const reader *r, size_t at)
+{
+    size_t line = 1;
+    for (size_t i = 0; i < at && i < r->len; i++)
+        line += r->text[i] == '\n';
+    return line;
+}
+
+/* libyaml knows the line of a grammar error (it may lie past the end, where something is missing),
+ * but only the offset of bytes that are not UTF-8. */
 static int parse_error(const reader *r)
 {
     size_t line = r->p.problem_mark.line + 1;
-    if (r->p.error == YAML_READER_ERROR) {
-        line = 1;
-        for (size_t i = 0; i < r->p.problem_offset; i++)
-            line += r->text[i] == '\n';
-    }
+    size_t last = line_at(r, r->len != 0 ? r->len - 1 : 0);
+    if (r->p.error == YAML_READER_ERROR)
+        line = line_at(r, r->p.problem_offset);
+    else if (line > last)
+        line = last;
     return hone_fail(r->e, r->p.error == YAML_MEMORY_ERROR ? HONE_ENOMEM : HONE_EFORMAT,
                      "YAML: line %zu: %s", line, r->p.problem ? r->p.problem : "cannot be read");
 }
@@ -117,9 +128,28 @@ static void remember(reader *r, const yaml_char_t *name, json_t *value, size_t n
         (anchor){mem_strdup((const char *)name), json_incref(value), n_values};
 }
 
+/* How many lists and mappings v has inside each other. */
+static int depth_of(const json_t *v)
+{
+    int deepest = 0;
+    const char *key;
+    json_t *item;
+    if (!json_is_array(v) && !json_is_object(v))
+        return 0;
+    for (size_t i = 0; i < json_array_size(v); i++) {
+        int d = depth_of(json_array_get(v, i));
+        deepest = d > deepest ? d : deepest;
+    }
+    json_object_foreach ((json_t *)v, key, item) {
+        int d = depth_of(item);
+        deepest = d > deepest ? d : deepest;
+    }
+    return deepest + 1;
+}
+
 /* An alias inside its own anchor finds nothing: the anchor is remembered once its value is whole.
  */
-static int alias(reader *r, json_t **out, const yaml_event_t *ev)
+static int alias(reader *r, json_t **out, const yaml_event_t *ev, int depth)
 {
     const char *name = (const char *)ev->data.alias.anchor;
     for (size_t i = r->n_anchors; i-- > 0;) {
@@ -129,6 +159,8 @@ static int alias(reader *r, json_t **out, const yaml_event_t *ev)
         r->n_values += a->n_values;
         if (r->n_values > MAX_VALUES)
             return bad(r, ev, "more than 100000 values");
+        if (depth + depth_of(a->value) > JS_MAX_DEPTH + 1)
+            return bad(r, ev, "nested too deep");
         *out = json_deep_copy(a->value);
         return 0;
     }
@@ -255,7 +287,7 @@ static int value(reader *r, json_t **out, const yaml_event_t *ev, const char *pa
     if (depth > JS_MAX_DEPTH)
         return bad(r, ev, "nested too deep");
     if (ev->type == YAML_ALIAS_EVENT) {
-        rc = alias(r, out, ev);
+        rc = alias(r, out, ev, depth);
     } else if (ev->type == YAML_SCALAR_EVENT) {
         name = ev->data.scalar.anchor;
         rc = scalar(r, out, ev);
@@ -303,7 +335,7 @@ static int stream(reader *r, json_t **out)
 
 int yaml_parse(json_t **out, json_t **lines, const char *text, size_t len, hone_err *e)
 {
-    reader r = {.text = text, .e = e};
+    reader r = {.text = text, .len = len, .e = e};
     *out = NULL;
     if (lines != NULL)
         *lines = NULL;
