@@ -1,0 +1,103 @@
+#pragma once
+/* The bench on which every op is held against a naive double-precision reference.
+ *
+ * A test builds its operands with op_in, op_from and op_out, calls the backend with op_call and
+ * compares with op_equal or, for gradients, with op_grad: finite differences of the reference's own
+ * forward pass. Operands have gaps between their rows; gaps and fresh outputs are NaN, and gaps
+ * must come back untouched. Every case runs twice and must give the same bits. In a self-test one
+ * result is made wrong on purpose and the comparison must notice. */
+#include "core/base/rng.h"
+#include "kernels/kern.h"
+
+enum { OP_MAX_ARRAYS = 128 };
+
+/* A matrix on the device and its exact value as doubles. */
+typedef struct op_array {
+    kern_tensor t;
+    int64_t rows, cols;
+    double *v; /* [rows, cols]; of a result: what stood there before, NaN when nothing did */
+} op_array;
+
+typedef enum op_inject { OP_OFF, OP_NAN, OP_ONE } op_inject;
+
+typedef struct op_ctx {
+    kern_dev *d;
+    kern_dtype t; /* of activations in this run */
+    const char *op;
+    int number; /* of the case */
+    rng r;
+    op_array *array[OP_MAX_ARRAYS];
+    int n_arrays;
+    void *block[OP_MAX_ARRAYS]; /* freed with the case */
+    int n_blocks;
+    uint64_t hash; /* of all results, to compare two runs */
+    int compared, failed;
+    int inject_at; /* number of the comparison that gets a wrong result */
+    op_inject inject;
+    int samples; /* elements of a gradient that op_grad differentiates by; a case may lower it */
+    bool perf;
+    double started;
+    long calls;
+} op_ctx;
+
+/* One op; its cases are numbered. */
+typedef struct op_test {
+    const char *name;
+    int n_cases;
+    void (*run)(op_ctx *c, int i);
+} op_test;
+
+extern const op_test op_linear, op_update, op_copy, op_embed, op_norm, op_act, op_qk, op_attn,
+    op_paged, op_head, op_logits, op_sample, op_adamw, op_sumsq;
+
+/* ---- operands (all freed after the case)
+ * --------------------------------------------------------------------- */
+
+/* Random normal values times scale, as the dtype holds them. */
+op_array *op_in(op_ctx *c, kern_dtype t, int64_t rows, int64_t cols, double scale);
+/* Given values, rounded to the dtype. */
+op_array *op_from(op_ctx *c, kern_dtype t, int64_t rows, int64_t cols, const double *v);
+/* A result that nothing has written. */
+op_array *op_out(op_ctx *c, kern_dtype t, int64_t rows, int64_t cols);
+/* A copy of an array in host memory, with the same gaps. */
+kern_tensor op_host(op_ctx *c, const op_array *a);
+/* A block of zeroed host memory. */
+void *op_block(op_ctx *c, size_t bytes);
+/* Random integers in [lo, hi). */
+int32_t *op_ints(op_ctx *c, int64_t n, int32_t lo, int32_t hi);
+
+/* ---- calls and comparisons
+ * ----------------------------------------------------------------------------------- */
+
+/* Calls the op; in perf mode again and again for a while, and prints the time. True when the status
+ * is 0. */
+#define op_call(c, name, args, flops)                                                              \
+    ({                                                                                             \
+        bool ok_ = op_ok((c), kern_do((c)->d, name, (args)));                                      \
+        while (ok_ && op_again((c), #name, (flops)))                                               \
+            (void)kern_do((c)->d, name, (args));                                                   \
+        ok_;                                                                                       \
+    })
+bool op_ok(op_ctx *c, int rc);
+bool op_again(op_ctx *c, const char *name, double flops);
+
+/* The result of an op against what it should be. */
+void op_equal(op_ctx *c, const char *what, const op_array *got, const double *want);
+/* The same for plain numbers; exact: no tolerance. */
+void op_numbers(op_ctx *c, const char *what, double *got, const double *want, int64_t n,
+                bool exact);
+
+/* A scalar function of the arrays' values, by plain loops in double precision. */
+typedef double (*op_loss)(void *arg);
+
+/* got holds the gradient of loss by x, on top of got->v when `added`. Compared on some elements and
+ * along two random directions. */
+void op_grad(op_ctx *c, const char *what, op_array *x, const op_array *got, bool added,
+             op_loss loss, void *arg);
+
+/* ---- running
+ * -------------------------------------------------------------------------------------------------
+ */
+
+/* Both runs of one case. */
+void op_run(op_ctx *c, const op_test *t, int i);
