@@ -33,27 +33,51 @@ static bool is_plain(const json_t *v)
             json_array_size(v) + json_object_size(v) == 0);
 }
 
-/* Settings that would change the numbers, with what we say when they are set. */
+/* Fields that we read, or that say how an adapter was begun and change no number any more. Any
+ * other that is set might change the numbers: refused, also when it is newer than this program. */
+static bool is_known(const char *field)
+{
+    static const char *const known[] = {"peft_type",
+                                        "task_type",
+                                        "auto_mapping",
+                                        "base_model_name_or_path",
+                                        "revision",
+                                        "inference_mode",
+                                        "r",
+                                        "target_modules",
+                                        "exclude_modules",
+                                        "lora_alpha",
+                                        "lora_dropout",
+                                        "bias",
+                                        "use_rslora",
+                                        "init_lora_weights",
+                                        "layers_to_transform",
+                                        "layers_pattern",
+                                        "rank_pattern",
+                                        "alpha_pattern",
+                                        "megatron_core",
+                                        "peft_version",
+                                        "qalora_group_size",
+                                        "loftq_config",
+                                        "eva_config",
+                                        "corda_config",
+                                        "lora_ga_config",
+                                        "ensure_weight_tying",
+                                        NULL};
+    for (size_t i = 0; known[i] != NULL; i++)
+        if (strcmp(known[i], field) == 0)
+            return true;
+    return false;
+}
+
 static int refuse_unsupported(const json_t *c, hone_err *e)
 {
-    static const char *const fields[] = {"use_dora",
-                                         "lora_bias",
-                                         "fan_in_fan_out",
-                                         "modules_to_save",
-                                         "layer_replication",
-                                         "use_qalora",
-                                         "target_parameters",
-                                         "trainable_token_indices",
-                                         "alora_invocation_tokens",
-                                         "use_bdlora",
-                                         "megatron_config",
-                                         "monteclora_config",
-                                         "velora_config",
-                                         "arrow_config",
-                                         NULL};
-    for (size_t i = 0; fields[i] != NULL; i++)
-        if (!is_plain(json_object_get(c, fields[i])))
-            return hone_fail(e, HONE_EUNSUPPORTED, "'%s' is not supported", fields[i]);
+    const char *field;
+    json_t *v;
+    json_object_foreach ((json_t *)c, field, v) {
+        if (!is_known(field) && !is_plain(v))
+            return hone_fail(e, HONE_EUNSUPPORTED, "'%s' is not supported", field);
+    }
     const char *type = "LORA", *bias = "none";
     int rc = js_get_str(c, "peft_type", &type, e);
     if (rc == 0)
