@@ -12,6 +12,8 @@ typedef struct cmd {
 
 extern const cmd *const cmds[]; /* NULL-ended */
 extern const cmd cmd_key;
+extern const cmd cmd_feedback;
+extern const cmd cmd_audit;
 
 /* "hone: <message>" on standard error; returns 1. */
 int cmd_failed(const hone_err *e);

@@ -84,7 +84,7 @@ static int take_duration(int64_t *ms, const char *text, const char *what, hone_e
     return 0;
 }
 
-static int take_scopes(key *k, const options *o, hone_err *e)
+static int take_scopes(api_key *k, const options *o, hone_err *e)
 {
     const char *role = o->role != NULL ? o->role : o->scopes == NULL ? "user" : NULL;
     if (o->scopes != NULL && o->role != NULL)
@@ -99,7 +99,7 @@ static int take_scopes(key *k, const options *o, hone_err *e)
     return copy_text(k->role, sizeof k->role, r->name, "role", e);
 }
 
-static int take_key(key *k, const options *o, hone_err *e)
+static int take_key(api_key *k, const options *o, hone_err *e)
 {
     int64_t ms = 0;
     int rc = copy_text(k->name, sizeof k->name, o->name, "name", e);
@@ -135,7 +135,7 @@ static void set_time(json_t *o, const char *name, int64_t ms)
     json_object_set_new(o, name, ms == 0 ? json_null() : json_string(text));
 }
 
-static json_t *key_json(const key *k)
+static json_t *key_json(const api_key *k)
 {
     char scopes[256];
     keys_scopes_text(k->scopes, scopes, sizeof scopes);
@@ -161,7 +161,7 @@ static void print_json(json_t *o)
 
 /* The one time that the whole key is seen: alone on standard output, so that a script can take it.
  */
-static void show_new(const key *k, char *text, bool json)
+static void show_new(const api_key *k, char *text, bool json)
 {
     if (json) {
         json_t *o = key_json(k);
@@ -176,14 +176,14 @@ static void show_new(const key *k, char *text, bool json)
     sodium_memzero(text, KEYS_TEXT);
 }
 
-static const char *standing(const key *k)
+static const char *standing(const api_key *k)
 {
     if (k->revoked_ms != 0)
         return "revoked";
     return k->expires_ms != 0 && k->expires_ms <= clock_unix_ms() ? "expired" : "active";
 }
 
-static int print_row(void *user, const key *k, hone_err *e)
+static int print_row(void *user, const api_key *k, hone_err *e)
 {
     char scopes[256], used[32] = "never";
     (void)e;
@@ -203,7 +203,7 @@ static int print_row(void *user, const key *k, hone_err *e)
 
 static int do_create(store *s, const options *o, const char *actor, hone_err *e)
 {
-    key want = {0}, made;
+    api_key want = {0}, made;
     char text[KEYS_TEXT + 1];
     int rc = take_key(&want, o, e);
     if (rc == 0)
@@ -225,7 +225,7 @@ static int do_list(store *s, const options *o, const char *actor, hone_err *e)
 
 static int do_rotate(store *s, const options *o, const char *actor, hone_err *e)
 {
-    key made;
+    api_key made;
     char text[KEYS_TEXT + 1];
     int64_t grace = 0;
     int rc = o->grace != NULL ? take_duration(&grace, o->grace, "grace", e) : 0;

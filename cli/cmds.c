@@ -5,5 +5,7 @@
 
 const cmd *const cmds[] = {
     &cmd_key,
+    &cmd_feedback,
+    &cmd_audit,
     NULL,
 };

@@ -118,7 +118,7 @@ static void random_id(char out[KEYS_ID + 1])
 }
 
 /* A new secret in the text of a key, and the digest that is stored. */
-static void new_secret(const store *s, const key *k, char text[KEYS_TEXT + 1],
+static void new_secret(const store *s, const api_key *k, char text[KEYS_TEXT + 1],
                        unsigned char hash[HASH])
 {
     unsigned char raw[32];
@@ -168,9 +168,9 @@ static bool parse_text(const char *text, parsed *out)
     "id, env, name, owner, role, models_allow, scopes, rpm, tpm, max_parallel, daily_tokens,"      \
     " created_at, expires_at, last_used_at, revoked_at, prev_expires_at, hash, hash_prev"
 
-static void read_key(sqlite3_stmt *st, key *k)
+static void read_key(sqlite3_stmt *st, api_key *k)
 {
-    *k = (key){0};
+    *k = (api_key){0};
     sql_copy(k->id, sizeof k->id, st, 0);
     sql_copy(k->env, sizeof k->env, st, 1);
     sql_copy(k->name, sizeof k->name, st, 2);
@@ -197,7 +197,7 @@ static const char *bare_id(const char *id)
     return strncmp(id, "hk_", 3) == 0 && last != NULL ? last + 1 : id;
 }
 
-static int get_in(sqlite3 *db, const char *id, key *out, hone_err *e)
+static int get_in(sqlite3 *db, const char *id, api_key *out, hone_err *e)
 {
     sqlite3_stmt *st;
     int rc = sql_prepare(&st, db, e, "SELECT " KEY_COLUMNS " FROM keys WHERE id = ?", "s", id);
@@ -218,7 +218,7 @@ static int get_in(sqlite3 *db, const char *id, key *out, hone_err *e)
 /* What the jobs of this file work on. */
 typedef struct work {
     store *s;
-    key k;
+    api_key k;
     const char *id, *actor;
     char *text;
     int64_t grace_ms;
@@ -260,7 +260,7 @@ static bool printable(const char *s)
     return utf8_valid(s, n) == n;
 }
 
-static int check_want(const key *k, hone_err *e)
+static int check_want(const api_key *k, hone_err *e)
 {
     if (!printable(k->name) || !printable(k->owner) || !printable(k->models_allow))
         return hone_fail(e, HONE_EINVAL,
@@ -284,7 +284,7 @@ static int check_want(const key *k, hone_err *e)
 static int create_run(sqlite3 *db, void *user, hone_err *e)
 {
     work *w = user;
-    key *k = &w->k;
+    api_key *k = &w->k;
     int rc = HONE_EEXIST;
     for (int i = 0; i < MAKE_TRIES && rc == HONE_EEXIST; i++) {
         random_id(k->id);
@@ -301,8 +301,8 @@ static int create_run(sqlite3 *db, void *user, hone_err *e)
     return rc == 0 ? note(db, w, "key.create", e) : rc;
 }
 
-int keys_create(store *s, const key *want, const char *actor, key *made, char text[KEYS_TEXT + 1],
-                hone_err *e)
+int keys_create(store *s, const api_key *want, const char *actor, api_key *made,
+                char text[KEYS_TEXT + 1], hone_err *e)
 {
     work w = {.s = s, .k = *want, .actor = actor, .text = text};
     if (w.k.env[0] == '\0')
@@ -337,7 +337,7 @@ static int rotate_run(sqlite3 *db, void *user, hone_err *e)
     return rc == 0 ? note(db, w, "key.rotate", e) : rc;
 }
 
-int keys_rotate(store *s, const char *id, int64_t grace_ms, const char *actor, key *made,
+int keys_rotate(store *s, const char *id, int64_t grace_ms, const char *actor, api_key *made,
                 char text[KEYS_TEXT + 1], hone_err *e)
 {
     work w = {.s = s, .id = bare_id(id), .actor = actor, .text = text, .grace_ms = grace_ms};
@@ -375,7 +375,7 @@ int keys_revoke(store *s, const char *id, const char *actor, hone_err *e)
 typedef struct lookup {
     const store *s;
     const char *id;
-    key *out;
+    api_key *out;
     keys_fn *fn;
     void *user;
     int64_t n, day;
@@ -389,7 +389,7 @@ static int get_run(sqlite3 *db, void *user, hone_err *e)
     return get_in(db, l->id, l->out, e);
 }
 
-int keys_get(store *s, const char *id, key *out, hone_err *e)
+int keys_get(store *s, const char *id, api_key *out, hone_err *e)
 {
     lookup l = {.id = bare_id(id), .out = out};
     return store_read(s, get_run, &l, e);
@@ -399,7 +399,7 @@ static int each_run(sqlite3 *db, void *user, hone_err *e)
 {
     lookup *l = user;
     sqlite3_stmt *st;
-    key k;
+    api_key k;
     int rc =
         sql_prepare(&st, db, e, "SELECT " KEY_COLUMNS " FROM keys ORDER BY created_at, id", "");
     while (rc == 0 && (rc = sql_step(st, e)) > 0) {
@@ -446,7 +446,7 @@ int keys_usage(store *s, const char *id, int64_t day, int64_t *tokens, hone_err 
     return rc;
 }
 
-bool keys_allows_model(const key *k, const char *model)
+bool keys_allows_model(const api_key *k, const char *model)
 {
     size_t n = strlen(model);
     if (k->models_allow[0] == '\0')
@@ -504,11 +504,11 @@ static keys_verdict judge(const lookup *l, const unsigned char got[HASH])
     return KEYS_OK;
 }
 
-int keys_check(store *s, const char *text, keys_verdict *v, key *out, hone_err *e)
+int keys_check(store *s, const char *text, keys_verdict *v, api_key *out, hone_err *e)
 {
     parsed p;
     unsigned char got[HASH];
-    *out = (key){0};
+    *out = (api_key){0};
     *v = KEYS_MALFORMED;
     if (!parse_text(text, &p))
         return 0;
@@ -543,7 +543,7 @@ static void touch_done(void *user, int rc, const hone_err *e)
     free(user);
 }
 
-void keys_touch(store *s, const key *k)
+void keys_touch(store *s, const api_key *k)
 {
     if (clock_unix_ms() - k->last_used_ms < TOUCH_MS)
         return;

@@ -41,16 +41,16 @@ static int close_place(void **state)
     return 0;
 }
 
-static key wanted(const char *name, unsigned scopes)
+static api_key wanted(const char *name, unsigned scopes)
 {
-    key k = {.scopes = scopes};
+    api_key k = {.scopes = scopes};
     snprintf(k.name, sizeof k.name, "%s", name);
     return k;
 }
 
-static key make(store *s, const key *want, char text[KEYS_TEXT + 1])
+static api_key make(store *s, const api_key *want, char text[KEYS_TEXT + 1])
 {
-    key made;
+    api_key made;
     hone_err e = {0};
     if (keys_create(s, want, "cli:test", &made, text, &e) != 0)
         fail_msg("%s", e.msg);
@@ -60,7 +60,7 @@ static key make(store *s, const key *want, char text[KEYS_TEXT + 1])
 static keys_verdict verdict(store *s, const char *text)
 {
     keys_verdict v;
-    key k;
+    api_key k;
     hone_err e = {0};
     assert_int_equal(keys_check(s, text, &v, &k, &e), 0);
     return v;
@@ -77,13 +77,13 @@ static void test_a_key_opens(void **state)
 {
     store *s = ((place *)*state)->s;
     char text[KEYS_TEXT + 1];
-    key want = wanted("web", SCOPE_INFER | SCOPE_FEEDBACK_WRITE), got;
+    api_key want = wanted("web", SCOPE_INFER | SCOPE_FEEDBACK_WRITE), got;
     want.rpm = 60;
     want.tpm = 1000;
     want.max_parallel = 2;
     want.daily_tokens = 5000;
     snprintf(want.models_allow, sizeof want.models_allow, "a,b");
-    key made = make(s, &want, text);
+    api_key made = make(s, &want, text);
     keys_verdict v;
     assert_int_equal(strncmp(text, "hk_live_", 8), 0);
     assert_int_equal(strlen(text), 8 + KEYS_ID + 1 + KEYS_SECRET + KEYS_CHECK);
@@ -107,7 +107,7 @@ static void test_no_other_text_opens(void **state)
 {
     store *s = ((place *)*state)->s;
     char text[KEYS_TEXT + 1], changed[KEYS_TEXT + 2];
-    key want = wanted("web", SCOPE_INFER);
+    api_key want = wanted("web", SCOPE_INFER);
     make(s, &want, text);
     for (size_t i = 0; text[i] != '\0'; i++) {
         memcpy(changed, text, sizeof text);
@@ -132,7 +132,7 @@ static void test_a_forged_key_is_unknown(void **state)
     char text[KEYS_TEXT + 1];
     char *dir = aid_dir_make();
     store *other;
-    key want = wanted("web", SCOPE_INFER);
+    api_key want = wanted("web", SCOPE_INFER);
     assert_int_equal(store_open(&other, dir, NULL, NULL), 0);
     make(other, &want, text); /* well-formed, of another appliance */
     assert_int_equal(verdict(p->s, text), KEYS_UNKNOWN);
@@ -157,7 +157,7 @@ static void test_the_secret_is_not_stored(void **state)
     place *p = *state;
     char text[KEYS_TEXT + 1], secret[KEYS_SECRET + 1], hex[65];
     unsigned char raw[32];
-    key want = wanted("needle-name", SCOPE_INFER);
+    api_key want = wanted("needle-name", SCOPE_INFER);
     make(p->s, &want, text);
     snprintf(secret, sizeof secret, "%.*s", KEYS_SECRET, text + 8 + KEYS_ID + 1);
     assert_int_equal(sodium_base642bin(raw, sizeof raw, secret, KEYS_SECRET, NULL, NULL, NULL,
@@ -180,7 +180,7 @@ static void test_expiry(void **state)
 {
     store *s = ((place *)*state)->s;
     char text[KEYS_TEXT + 1];
-    key want = wanted("short", SCOPE_INFER), made;
+    api_key want = wanted("short", SCOPE_INFER), made;
     hone_err e = {0};
     want.expires_ms = clock_unix_ms() + 60;
     make(s, &want, text);
@@ -202,8 +202,8 @@ static void test_revocation_holds_at_once_everywhere(void **state)
     place *p = *state;
     store *other;
     char text[KEYS_TEXT + 1];
-    key want = wanted("web", SCOPE_INFER);
-    key made = make(p->s, &want, text);
+    api_key want = wanted("web", SCOPE_INFER);
+    api_key made = make(p->s, &want, text);
     hone_err e = {0};
     assert_int_equal(store_open(&other, p->dir, NULL, NULL), 0);
     assert_int_equal(verdict(other, text), KEYS_OK);
@@ -212,7 +212,7 @@ static void test_revocation_holds_at_once_everywhere(void **state)
     assert_int_equal(verdict(other, text), KEYS_REVOKED);
     assert_int_equal(verdict(p->s, text), KEYS_REVOKED);
     fails_with(keys_revoke(p->s, made.id, "cli:test", &e), HONE_EEXIST, &e, "was revoked before");
-    key again;
+    api_key again;
     fails_with(keys_rotate(p->s, made.id, 0, "cli:test", &again, text, &e), HONE_EDENIED, &e,
                "is revoked; make a new one");
     fails_with(keys_revoke(p->s, "zzzzzzzz", "cli:test", &e), HONE_ENOTFOUND, &e,
@@ -225,8 +225,8 @@ static void test_rotation_with_and_without_grace(void **state)
 {
     store *s = ((place *)*state)->s;
     char first[KEYS_TEXT + 1], second[KEYS_TEXT + 1], third[KEYS_TEXT + 1];
-    key want = wanted("web", SCOPE_INFER), k;
-    key made = make(s, &want, first);
+    api_key want = wanted("web", SCOPE_INFER), k;
+    api_key made = make(s, &want, first);
     assert_int_equal(keys_rotate(s, made.id, 150, "cli:test", &k, second, NULL), 0);
     assert_string_equal(k.id, made.id);
     assert_string_not_equal(first, second);
@@ -264,7 +264,7 @@ static void test_bad_wishes(void **state)
 {
     store *s = ((place *)*state)->s;
     char text[KEYS_TEXT + 1];
-    key k, made;
+    api_key k, made;
     hone_err e = {0};
     k = wanted("", SCOPE_INFER);
     fails_with(keys_create(s, &k, "t", &made, text, &e), HONE_EINVAL, &e, "a key needs a name");
@@ -280,7 +280,7 @@ static void test_bad_wishes(void **state)
     fails_with(keys_create(s, &k, "t", &made, text, &e), HONE_EINVAL, &e, "environment 'Li_ve'");
 }
 
-static int count(void *user, const key *k, hone_err *e)
+static int count(void *user, const api_key *k, hone_err *e)
 {
     (void)e;
     buf_printf(user, "%s ", k->name);
@@ -293,8 +293,8 @@ static void test_list_touch_and_audit(void **state)
     char text[KEYS_TEXT + 1];
     buf names;
     buf_init(&names, 256);
-    key a = wanted("first", SCOPE_INFER), b = wanted("second", SCOPE_INFER), k;
-    key made = make(s, &a, text);
+    api_key a = wanted("first", SCOPE_INFER), b = wanted("second", SCOPE_INFER), k;
+    api_key made = make(s, &a, text);
     usleep(2000);
     make(s, &b, text);
     assert_int_equal(keys_each(s, count, &names, NULL), 0);

@@ -1,0 +1,302 @@
+/* hone feedback: lists, exports, imports, reviews and erases what users said about answers. */
+#include "cli/args.h"
+#include "cli/cmd.h"
+#include "cli/state.h"
+#include "core/base/clock.h"
+#include "core/base/file.h"
+#include "core/base/js.h"
+#include "serve/store/feedback.h"
+#include "serve/store/requests.h"
+
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+enum { MAX_IMPORT = 1 << 30, MAX_WORDS = 256, SHOWN = 48 };
+
+typedef struct options {
+    const char *config, *state;
+    const char *format, *model, *tag, *review, *rating, *response, *since, *user;
+    bool json, corrected, unused, approve, reject;
+    const char *words[MAX_WORDS];
+    int n_words;
+} options;
+
+/* clang-format off */
+static const args_row rows[] = {
+    {"config",    offsetof(options, config),    false},
+    {"state",     offsetof(options, state),     false},
+    {"format",    offsetof(options, format),    false},
+    {"model",     offsetof(options, model),     false},
+    {"tag",       offsetof(options, tag),       false},
+    {"review",    offsetof(options, review),    false},
+    {"rating",    offsetof(options, rating),    false},
+    {"response",  offsetof(options, response),  false},
+    {"since",     offsetof(options, since),     false},
+    {"user",      offsetof(options, user),      false},
+    {"json",      offsetof(options, json),      true},
+    {"corrected", offsetof(options, corrected), true},
+    {"unused",    offsetof(options, unused),    true},
+    {"approve",   offsetof(options, approve),   true},
+    {"reject",    offsetof(options, reject),    true},
+    {NULL, 0, false},
+};
+/* clang-format on */
+
+/* ---- the filter ---- */
+
+static int take_rating(feedback_filter *f, const char *text, hone_err *e)
+{
+    static const char *const words[][2] = {{"down", "-1"}, {"none", "0"}, {"up", "1"}};
+    if (text == NULL)
+        return 0;
+    f->with_rating = true;
+    for (int i = 0; i < 3; i++) {
+        f->rating = i - 1;
+        if (strcmp(text, words[i][0]) == 0 || strcmp(text, words[i][1]) == 0)
+            return 0;
+    }
+    return hone_fail(e, HONE_EINVAL, "--rating '%.16s': it is up, none or down", text);
+}
+
+/* "2026-01-31" (UTC). */
+static int take_since(int64_t *ms, const char *text, hone_err *e)
+{
+    struct tm tm = {0};
+    if (text == NULL)
+        return 0;
+    const char *end = strptime(text, "%Y-%m-%d", &tm);
+    if (end == NULL || *end != '\0')
+        return hone_fail(e, HONE_EINVAL, "--since '%.32s' is not a day such as 2026-01-31", text);
+    *ms = (int64_t)timegm(&tm) * 1000;
+    return 0;
+}
+
+static int take_filter(feedback_filter *f, const options *o, hone_err *e)
+{
+    *f = (feedback_filter){.model = o->model,
+                           .tag = o->tag,
+                           .review = o->review,
+                           .response_id = o->response,
+                           .corrected = o->corrected,
+                           .unused = o->unused};
+    int rc = take_rating(f, o->rating, e);
+    return rc == 0 ? take_since(&f->since_ms, o->since, e) : rc;
+}
+
+/* ---- list and export ---- */
+
+static const char *text_of(const json_t *o, const char *name)
+{
+    const char *s = json_string_value(json_object_get(o, name));
+    return s != NULL ? s : "";
+}
+
+static void print_json(const json_t *v)
+{
+    char *text = js_text(v, false);
+    puts(text);
+    free(text);
+}
+
+/* One line of text for a table: cut, and without anything that moves the cursor. */
+static void shorten(char dst[SHOWN + 1], const char *text)
+{
+    size_t n = 0;
+    for (; text[n] != '\0' && n < SHOWN; n++)
+        dst[n] = (unsigned char)text[n] < 0x20 || text[n] == 0x7f ? ' ' : text[n];
+    while (n > 0 && text[n] != '\0' && ((unsigned char)text[n] & 0xc0) == 0x80)
+        n--;
+    dst[n] = '\0';
+}
+
+static int list_one(void *user, json_t *fb, hone_err *e)
+{
+    static const char *const ratings[] = {"down", "none", "up"};
+    char when[32], said[SHOWN + 1];
+    const json_t *rating = json_object_get(fb, "rating");
+    (void)e;
+    if (*(const bool *)user) {
+        print_json(fb);
+        return 0;
+    }
+    clock_iso8601(when, sizeof when, json_integer_value(json_object_get(fb, "updated")));
+    const char *correction = text_of(json_object_get(fb, "correction"), "content");
+    shorten(said, *correction != '\0' ? correction : text_of(fb, "comment"));
+    printf("%-36s %.19s %-5s %-9s %s%s\n", text_of(fb, "id"), when,
+           json_is_integer(rating) ? ratings[json_integer_value(rating) + 1] : "-",
+           text_of(fb, "review"), *correction != '\0' ? "=> " : "", said);
+    return 0;
+}
+
+static int do_list(store *s, const options *o, const char *actor, hone_err *e)
+{
+    feedback_filter f;
+    bool json = o->json;
+    (void)actor;
+    int rc = take_filter(&f, o, e);
+    if (rc == 0 && !json)
+        printf("%-36s %-19s %-5s %-9s %s\n", "ID", "UPDATED", "RATED", "REVIEW", "SAID");
+    return rc == 0 ? feedback_each(s, &f, list_one, &json, e) : rc;
+}
+
+static int export_one(void *user, json_t *fb, hone_err *e)
+{
+    json_t *out = json_array(), *row;
+    size_t i;
+    (void)e;
+    feedback_rows(*(feedback_format *)user, fb, out);
+    json_array_foreach (out, i, row) {
+        print_json(row);
+    }
+    json_decref(out);
+    return ferror(stdout) ? hone_fail(e, HONE_EIO, "standard output: cannot write") : 0;
+}
+
+static int do_export(store *s, const options *o, const char *actor, hone_err *e)
+{
+    feedback_filter f;
+    feedback_format format = FEEDBACK_RAW;
+    (void)actor;
+    int rc = take_filter(&f, o, e);
+    if (rc == 0 && o->format != NULL)
+        rc = feedback_format_by_name(&format, o->format, e);
+    return rc == 0 ? feedback_each(s, &f, export_one, &format, e) : rc;
+}
+
+/* ---- import, review, erase ---- */
+
+typedef struct tally {
+    int lines, added;
+} tally;
+
+static int import_line(store *s, const char *text, size_t len, const char *actor, tally *t,
+                       hone_err *e)
+{
+    json_t *line;
+    bool created = false;
+    t->lines++;
+    int rc = js_parse(&line, text, len, e);
+    if (rc == 0)
+        rc = feedback_import(s, line, actor, &created, e);
+    json_decref(line);
+    t->added += created;
+    return rc == 0 ? 0 : hone_fail_at(e, "line %d", t->lines);
+}
+
+static int do_import(store *s, const options *o, const char *actor, hone_err *e)
+{
+    char *data;
+    size_t len;
+    tally t = {0};
+    int rc = file_read(&data, &len, o->words[0], MAX_IMPORT, e);
+    if (rc != 0)
+        return rc;
+    for (char *at = data; rc == 0 && at < data + len;) {
+        char *end = memchr(at, '\n', (size_t)(data + len - at));
+        size_t n = end != NULL ? (size_t)(end - at) : (size_t)(data + len - at);
+        if (strspn(at, " \t\r") < n)
+            rc = import_line(s, at, n, actor, &t, e);
+        else
+            t.lines++;
+        at += n + 1;
+    }
+    free(data);
+    fprintf(stderr, "%d new of %d lines%s\n", t.added, t.lines,
+            rc != 0 ? "; what came before the error stays" : "");
+    return rc == 0 ? 0 : hone_fail_at(e, "%s", o->words[0]);
+}
+
+static int do_review(store *s, const options *o, const char *actor, hone_err *e)
+{
+    int rc = 0;
+    if (o->approve == o->reject)
+        return hone_fail(e, HONE_EINVAL, "say --approve or --reject");
+    for (int i = 0; rc == 0 && i < o->n_words; i++)
+        rc = feedback_review(s, o->words[i], o->approve ? "approved" : "rejected", actor, e);
+    return rc;
+}
+
+static int do_erase(store *s, const options *o, const char *actor, hone_err *e)
+{
+    char hash[33];
+    json_t *receipt;
+    if (o->user == NULL)
+        return hone_fail(e, HONE_EINVAL, "say --user NAME, the 'user' that the requests carried");
+    requests_user_hash(s, o->user, hash);
+    int rc = requests_erase_user(s, hash, actor, &receipt, e);
+    if (rc == 0)
+        print_json(receipt);
+    json_decref(receipt);
+    return rc;
+}
+
+/* ---- the verbs ---- */
+
+typedef struct verb {
+    const char *name;
+    int (*run)(store *s, const options *o, const char *actor, hone_err *e);
+    int min_words, max_words;
+    bool makes_state;
+} verb;
+
+/* clang-format off */
+static const verb verbs[] = {
+    {"list",   do_list,   0, 0,         false},
+    {"export", do_export, 0, 0,         false},
+    {"import", do_import, 1, 1,         true},
+    {"review", do_review, 1, MAX_WORDS, false},
+    {"erase",  do_erase,  0, 0,         false},
+};
+/* clang-format on */
+
+static const verb *find_verb(const char *name)
+{
+    for (size_t i = 0; i < sizeof verbs / sizeof *verbs; i++)
+        if (strcmp(verbs[i].name, name) == 0)
+            return &verbs[i];
+    return NULL;
+}
+
+static int run(int argc, char **argv)
+{
+    options o = {0};
+    hone_err e = {0};
+    store *s;
+    if (argc < 2)
+        return cmd_usage(&cmd_feedback, "what should be done: list, export, import, review or "
+                                        "erase?");
+    const verb *v = find_verb(argv[1]);
+    if (v == NULL)
+        return cmd_usage(&cmd_feedback, "no verb '%s'", argv[1]);
+    if (args_parse(rows, &o, argc - 1, argv + 1, o.words, v->max_words, &o.n_words, &e) != 0)
+        return cmd_usage(&cmd_feedback, "%s", e.msg);
+    if (o.n_words < v->min_words)
+        return cmd_usage(&cmd_feedback, "%s needs an argument", v->name);
+    int rc = state_open(&s, o.config, o.state, !v->makes_state, &e);
+    if (rc == 0) {
+        char *actor = state_actor();
+        rc = v->run(s, &o, actor, &e);
+        free(actor);
+    }
+    store_close(s);
+    return rc == 0 ? 0 : cmd_failed(&e);
+}
+
+const cmd cmd_feedback = {
+    "feedback", run, "list, export, import and review what users said",
+    "usage: hone feedback list [filters] [--json]\n"
+    "       hone feedback export --format raw|kto|dpo|sft [filters] > FILE.jsonl\n"
+    "       hone feedback import FILE.jsonl\n"
+    "       hone feedback review --approve|--reject ID...\n"
+    "       hone feedback erase --user NAME\n\n"
+    "  --config FILE   the appliance's settings (hone.yaml when it is there)\n"
+    "  --state DIR     its state directory, without settings\n"
+    "filters: --model NAME --tag TAG --review pending|approved|rejected --rating up|none|down\n"
+    "         --response ID --since 2026-01-31 --corrected --unused (by any training run)\n\n"
+    "kto, dpo and sft are the formats of TRL. A line of an import is a raw export's, or has\n"
+    "messages (or prompt), answer, and rating, correction, comment, tags or reason. erase\n"
+    "removes a user's requests and feedback and prints a receipt.\n\n"
+    "example: hone feedback export --format dpo --review approved > pairs.jsonl"};
