@@ -7,7 +7,9 @@ OUT_DIR/<case>/      config.json and safetensors, as save_pretrained writes them
 OUT_DIR/<case>/golden.st  ids, cu (segments), coef, logits, logp, and of the gradient of
                      sum(coef * -logp) for every weight: "n:<name>" its norm, "s:<name>" every
                      STRIDE-th element; the same with a random LoRA pair beside every linear layer:
-                     "a:<site>", "b:<site>", "da:<site>", "db:<site>", "lora_logits"
+                     "a:<site>", "b:<site>", "da:<site>", "db:<site>", "lora_logits"; and
+                     "bf16": how far transformers itself is off in bf16 (largest difference of a
+                     log-probability, largest relative difference of the gradient of a LoRA matrix)
 Sequences are run one at a time; the test runs them packed.
 """
 import copy
@@ -70,16 +72,38 @@ def run(model, seqs, coefs):
     model.zero_grad()
     at = 0
     for ids in seqs:
-        out = model(input_ids=ids[None]).logits[0]
+        out = model(input_ids=ids[None]).logits[0].float()
         logp = torch.zeros(len(ids))
         if len(ids) > 1:
             rows = torch.log_softmax(out[:-1], dim=-1)
             logp = torch.cat([rows.gather(1, ids[1:, None])[:, 0], torch.zeros(1)])
-            (-(logp * coefs[at:at + len(ids)]).sum()).backward()
+            if coefs is not None:
+                (-(logp * coefs[at:at + len(ids)]).sum()).backward()
         at += len(ids)
         logits.append(out.detach())
         logps.append(logp.detach())
     return torch.cat(logits), torch.cat(logps)
+
+
+def halves(peft):
+    """Every LoRA matrix with its key in the golden file."""
+    for name, p in peft.named_parameters():
+        if "lora_" in name:
+            site = name.removeprefix("base_model.model.").split(".lora_")[0]
+            yield ("a" if "lora_A" in name else "b") + ":" + site, p
+
+
+def bf16_error(peft, golden, seqs, coefs):
+    model = copy.deepcopy(peft).to(torch.bfloat16)
+    model.base_model.model.model.rotary_emb = peft.base_model.model.model.rotary_emb
+    for key, p in halves(model):
+        p.data = golden[key].clone()
+    with model.disable_adapter(), torch.no_grad():
+        logp = run(model, seqs, None)[1]
+    run(model, seqs, coefs)
+    worst = max(((p.grad - golden["d" + key]).norm() / golden["d" + key].norm()).item()
+                for key, p in halves(model))
+    return torch.tensor([(logp - golden["logp"]).abs().max().item(), worst])
 
 
 def make(case, out):
@@ -108,17 +132,13 @@ def make(case, out):
         golden["s:" + name] = p.grad.flatten()[::STRIDE].clone()
 
     peft = get_peft_model(model, LoraConfig(target_modules="all-linear", lora_dropout=0.0, **SCALE))
-    for name, p in peft.named_parameters():
-        if "lora_" in name:
-            p.data = 0.2 * torch.randn(p.shape, generator=gen)
+    for _, p in halves(peft):
+        p.data = 0.2 * torch.randn(p.shape, generator=gen)
     golden["lora_logits"], _ = run(peft, seqs, coefs)
-    for name, p in peft.named_parameters():
-        if "lora_" not in name:
-            continue
-        site = name.removeprefix("base_model.model.").split(".lora_")[0]
-        half = "a" if "lora_A" in name else "b"
-        golden[f"{half}:{site}"] = p.detach().clone()
-        golden[f"d{half}:{site}"] = p.grad.clone()
+    for key, p in halves(peft):
+        golden[key] = p.detach().clone()
+        golden["d" + key] = p.grad.clone()
+    golden["bf16"] = bf16_error(peft, golden, seqs, coefs)
     golden["lora_scale"] = torch.tensor([SCALE["lora_alpha"] / SCALE["r"]])
     save_file({k: v.contiguous() for k, v in golden.items()}, os.path.join(path, "golden.st"))
 
