@@ -18,7 +18,7 @@ typedef struct engine_options {
     int64_t queue_tokens; /* prompt tokens waiting; 0: 65536 */
 } engine_options;
 
-typedef enum { ENGINE_TEXT, ENGINE_DONE, ENGINE_ERROR } engine_event_kind;
+typedef enum { ENGINE_PROMPT, ENGINE_TEXT, ENGINE_DONE, ENGINE_ERROR } engine_event_kind;
 
 /* One token's log-probabilities; bytes point into the event. */
 typedef struct engine_logprob {
@@ -35,9 +35,11 @@ typedef struct engine_event {
     const char *text;
     size_t len; /* TEXT: new text that may be shown (may be empty) */
     const engine_logprob *logprobs;
-    int n_logprobs;             /* TEXT: of the tokens sampled since the last event */
-    gen_finish finish;          /* DONE: per choice */
-    int64_t n_prompt, n_answer; /* DONE: tokens of this choice */
+    int n_logprobs;                             /* TEXT: of the tokens sampled since the last event;
+                                           PROMPT (with echo_logprobs, once, first): of the prompt's tokens, the
+                                           first has logp NAN */
+    gen_finish finish;                          /* DONE: per choice */
+    int64_t n_prompt, n_answer;                 /* DONE: tokens of this choice */
     int64_t queue_us, first_token_us, total_us; /* DONE */
     const int32_t *ids;
     size_t n_ids; /* DONE: the answer's ids */
