@@ -19,7 +19,7 @@ STD      := -std=c11 -D_GNU_SOURCE -I.
 WARN     := -Wall -Wextra -Wshadow -Wconversion -Wstrict-prototypes -Wmissing-prototypes -Wvla \
             -Wformat=2 -Wundef
 OMP      ?= -fopenmp
-# Libraries with a pkg-config file; oneDNN has none in Debian 12. Lua comes in with its first source.
+# Libraries with a pkg-config file; oneDNN has none in Debian 12. Lua comes with its first source.
 PKGS     := jansson yaml-0.1 libpcre2-8 libutf8proc libsodium sqlite3 libmicrohttpd \
             $(if $(wildcard lua/*.c),lua5.4)
 PKG_CFLAGS := $(shell pkg-config --cflags $(PKGS) 2>/dev/null)
@@ -187,8 +187,8 @@ clean:  ## remove every build folder
 help:  ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 
-.PHONY: all need deps deps-dev test test-run asan ubsan tsan valgrind e2e fault fuzz fuzz-run bench \
-        lint tidy demo bundle install clean help
+.PHONY: all need deps deps-dev test test-run asan ubsan tsan valgrind e2e fault fuzz fuzz-run \
+        bench lint tidy demo bundle install clean help
 .DEFAULT_GOAL := all
 .DELETE_ON_ERROR:
 .SECONDARY:
