@@ -112,6 +112,8 @@ static size_t begun_stop(const gen_state *s)
 /* Gives out the first n held bytes and drops them. */
 static void show(gen_state *s, size_t n, buf *out)
 {
+    if (n == 0)
+        return;
     if (out != NULL)
         buf_add(out, s->held.data, n);
     memmove(s->held.data, s->held.data + n, s->held.len - n + 1);
