@@ -16,6 +16,7 @@
 #endif
 
 #include "kernels/cpu/backend.h"
+#include "kernels/cpu/dnnl.h"
 
 static const kern_ops ops = {
 #define CPU_SLOT(name, args) .name = cpu_##name,
@@ -195,6 +196,12 @@ static int open_cpu(kern_dev **out, const kern_open_args *a, char err[256])
         snprintf(err, 256, "cpu: no memory");
         return KERN_ENOMEM;
     }
+    c->dnnl = cpu_dnnl_open();
+    if (c->dnnl == NULL) {
+        free(c);
+        snprintf(err, 256, "cpu: oneDNN cannot start");
+        return KERN_EDEVICE;
+    }
     c->isa = isa;
     c->vec = isas[isa].vec;
     kern_dev *d = &c->base;
@@ -213,6 +220,7 @@ static void close_cpu(kern_dev *d)
 {
     for (int i = 0; i < CPU_SCRATCH_SLOTS; i++)
         cpu_give(d, cpu_of(d)->scratch[i].p);
+    cpu_dnnl_close(cpu_of(d)->dnnl);
     free(d);
 }
 

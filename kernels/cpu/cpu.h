@@ -13,6 +13,7 @@ typedef struct cpu_dev {
     kern_dev base;
     cpu_isa isa;
     const cpu_vec *vec;
+    struct cpu_dnnl *dnnl;
     struct {
         void *p;
         size_t bytes;

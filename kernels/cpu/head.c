@@ -62,7 +62,9 @@ static int run_chunk(chunk *c)
     size_t bytes = (size_t)a->w->in * kern_dtype_size(a->w->compute);
     for (int64_t i = 0; i < c->n; i++)
         memcpy(cpu_at(&c->x, i, 0), cpu_at(&a->x, c->row[i], 0), bytes);
-    int rc = cpu_product(d, a->w, &c->x, &c->logits, false);
+    cpu_mul l = {&c->x, &a->w->fwd, a->w->bias, &c->logits, false};
+    cpu_mul dx = {&c->dl, &a->w->bwd, NULL, &c->dx, false};
+    int rc = cpu_product(d, &l);
     if (rc != 0)
         return rc;
     int nt = cpu_threads(d, c->n * a->w->out);
@@ -70,7 +72,7 @@ static int run_chunk(chunk *c)
     for (int64_t i = 0; i < c->n; i++)
         softmax_row(c, i);
     if (a->dx.data != NULL) {
-        rc = cpu_product_dx(d, a->w, &c->dl, &c->dx, false);
+        rc = cpu_product(d, &dx);
         for (int64_t i = 0; i < c->n && rc == 0; i++)
             memcpy(cpu_at(&a->dx, c->row[i], 0), cpu_at(&c->dx, i, 0), bytes);
     }
@@ -154,5 +156,6 @@ int cpu_logits(kern_dev *d, const kern_logits *a)
                             (long long)a->x.rows);
         memcpy(cpu_at(&x, i, 0), cpu_at(&a->x, r, 0), (size_t)w->in * e);
     }
-    return cpu_product(d, w, &x, &a->logits, false);
+    cpu_mul m = {&x, &w->fwd, w->bias, &a->logits, false};
+    return cpu_product(d, &m);
 }

@@ -47,7 +47,8 @@ int cpu_linear(kern_dev *d, const kern_linear *a)
         rc = cpu_shape_of(d, "linear: y", &a->y, a->w->compute, a->x.rows, a->w->out);
     if (rc != 0 || a->x.rows == 0)
         return rc;
-    rc = cpu_product(d, a->w, &a->x, &a->y, a->add_to_y);
+    cpu_mul m = {&a->x, &a->w->fwd, a->w->bias, &a->y, a->add_to_y};
+    rc = cpu_product(d, &m);
     return rc != 0 || ranks == 0 ? rc : cpu_lora_forward(d, a);
 }
 
@@ -92,8 +93,9 @@ int cpu_linear_grad(kern_dev *d, const kern_linear_grad *a)
     int rc = check_grad(d, a, &ranks);
     if (rc != 0 || a->f.x.rows == 0)
         return rc;
+    cpu_mul m = {&a->dy, &w->bwd, NULL, &a->dx, a->add_to_dx};
     if (a->dx.data != NULL)
-        rc = cpu_product_dx(d, w, &a->dy, &a->dx, a->add_to_dx);
+        rc = cpu_product(d, &m);
     if (rc == 0 && ranks > 0)
         rc = cpu_lora_grad(d, a);
     for (int p = 0; p < w->n_parts && rc == 0; p++) {

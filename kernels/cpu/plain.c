@@ -16,30 +16,27 @@ typedef struct panels {
 
 typedef struct product {
     kern_dev *d;
-    const kern_weight *w;
+    const cpu_mul *m;
     const float *a; /* [n, depth] */
     int64_t n, cols, depth;
-    bool transposed; /* B is W^T (forward), else W (gradient) */
-    const float *bias;
-    const kern_tensor *y;
-    bool add;
 } product;
 
-static const void *weight_at(const kern_weight *w, int64_t o, int64_t i)
+static const void *row_at(const cpu_matrix *b, int64_t row, int64_t col, int64_t width)
 {
-    return (const char *)w->rows + (size_t)(o * w->in + i) * kern_dtype_size(w->compute);
+    return (const char *)b->data + (size_t)(row * width + col) * kern_dtype_size(b->dtype);
 }
 
 static void fill_b(const product *g, panels *p, int64_t j0, int64_t nj, int64_t k0, int64_t nk)
 {
     const cpu_vec *v = cpu_of(g->d)->vec;
-    if (!g->transposed) {
+    const cpu_matrix *b = g->m->b;
+    if (!b->l.transposed) {
         for (int64_t k = 0; k < nk; k++)
-            v->to_f32(g->w->compute, weight_at(g->w, k0 + k, j0), p->b + k * COLS, nj);
+            v->to_f32(b->dtype, row_at(b, k0 + k, j0, g->cols), p->b + k * COLS, nj);
         return;
     }
     for (int64_t j = 0; j < nj; j++) {
-        v->to_f32(g->w->compute, weight_at(g->w, j0 + j, k0), p->row, nk);
+        v->to_f32(b->dtype, row_at(b, j0 + j, k0, g->depth), p->row, nk);
         for (int64_t k = 0; k < nk; k++)
             p->b[k * COLS + j] = p->row[k];
     }
@@ -50,14 +47,15 @@ static void finish(const product *g, panels *p, int64_t i0, int64_t ni, int64_t 
     const cpu_vec *v = cpu_of(g->d)->vec;
     for (int64_t i = 0; i < ni; i++) {
         float *c = p->c + i * COLS;
-        void *y = cpu_at(g->y, i0 + i, j0);
-        if (g->bias != NULL)
-            v->axpy(1.0F, g->bias + j0, c, nj);
-        if (g->add) {
-            v->to_f32(g->y->dtype, y, p->row, nj);
+        const kern_tensor *y = g->m->y;
+        void *yi = cpu_at(y, i0 + i, j0);
+        if (g->m->bias != NULL)
+            v->axpy(1.0F, g->m->bias + j0, c, nj);
+        if (g->m->add) {
+            v->to_f32(y->dtype, yi, p->row, nj);
             v->axpy(1.0F, p->row, c, nj);
         }
-        v->from_f32(g->y->dtype, c, y, nj);
+        v->from_f32(y->dtype, c, yi, nj);
     }
 }
 
@@ -85,53 +83,30 @@ static void block(const product *g, panels *p, int64_t i0, int64_t j0)
     finish(g, p, i0, ni, j0, nj);
 }
 
-static int run(product *g, const kern_tensor *a)
+int cpu_product_plain(kern_dev *d, const cpu_mul *m)
 {
-    kern_dev *d = g->d;
+    product g = {.d = d, .m = m, .n = m->x->rows, .cols = m->b->l.cols, .depth = m->b->l.depth};
     void *wide, *mem;
-    int nt = cpu_threads(d, g->n * g->cols * g->depth / 64);
-    int rc = cpu_scratch(d, 0, (size_t)(g->n * g->depth) * 4, &wide);
+    int nt = cpu_threads(d, g.n * g.cols * g.depth / 64);
+    int rc = cpu_scratch(d, 0, (size_t)(g.n * g.depth) * 4, &wide);
     if (rc == 0)
         rc = cpu_scratch(d, 1, (size_t)nt * sizeof(panels), &mem);
     if (rc != 0)
         return rc;
     float *f = wide;
     panels *p = mem;
-    for (int64_t i = 0; i < g->n; i++)
-        cpu_of(d)->vec->to_f32(a->dtype, cpu_at(a, i, 0), f + i * g->depth, g->depth);
-    g->a = f;
-    int64_t nb = (g->cols + COLS - 1) / COLS;
+    for (int64_t i = 0; i < g.n; i++)
+        cpu_of(d)->vec->to_f32(m->x->dtype, cpu_at(m->x, i, 0), f + i * g.depth, g.depth);
+    g.a = f;
+    int64_t nb = (g.cols + COLS - 1) / COLS;
 #pragma omp parallel for num_threads(nt) schedule(static)
     for (int64_t b = 0; b < nb; b++)
-        for (int64_t i = 0; i < g->n; i += ROWS)
-            block(g, &p[cpu_thread()], i, b * COLS);
+        for (int64_t i = 0; i < g.n; i += ROWS)
+            block(&g, &p[cpu_thread()], i, b * COLS);
     return 0;
 }
 
-int cpu_product(kern_dev *d, const kern_weight *w, const kern_tensor *x, const kern_tensor *y,
-                bool add)
-{
-    product g = {.d = d,
-                 .w = w,
-                 .n = x->rows,
-                 .cols = w->out,
-                 .depth = w->in,
-                 .transposed = true,
-                 .bias = w->bias,
-                 .y = y,
-                 .add = add};
-    return run(&g, x);
-}
-
-int cpu_product_dx(kern_dev *d, const kern_weight *w, const kern_tensor *dy, const kern_tensor *dx,
-                   bool add)
-{
-    product g = {
-        .d = d, .w = w, .n = dy->rows, .cols = w->in, .depth = w->out, .y = dx, .add = add};
-    return run(&g, dy);
-}
-
-int cpu_product_dw(kern_dev *d, const kern_tensor *dy, const kern_tensor *x, const kern_tensor *dw)
+int cpu_dw_plain(kern_dev *d, const kern_tensor *dy, const kern_tensor *x, const kern_tensor *dw)
 {
     void *p0, *p1;
     int64_t n = dy->rows, out = dw->rows, in = dw->cols;

@@ -167,6 +167,108 @@ static inline void row_mm(const vec_mm *g)
             mm_edge(g, i, j, g->n - j);
 }
 
+/* ---- matrix-vector
+ * ------------------------------------------------------------------------------------------- */
+
+/* Vectors of columns at once: what the registers hold beside four rows of sums. */
+enum { MV_VECS = VL == 16 ? 4 : 2 };
+
+SIMD_FN void mv_f32_t(const vec_mv *a, int c0, const int rows, const int nv)
+{
+    vf acc[VEC_MV_ROWS][MV_VECS];
+    for (int r = 0; r < rows; r++)
+        for (int v = 0; v < nv; v++)
+            acc[r][v] = (vf){0};
+    const float *w = (const float *)a->panel + c0, *x = a->x;
+    for (int64_t k = 0; k < a->steps; k++, w += a->width) {
+        for (int v = 0; v < nv; v++) {
+            vf b = v_load(w + v * VL);
+            for (int r = 0; r < rows; r++)
+                acc[r][v] += v_set1(x[r * a->ldx + k]) * b;
+        }
+    }
+    for (int r = 0; r < rows; r++)
+        for (int v = 0; v < nv; v++)
+            v_store(a->y + r * VEC_MV_COLS + c0 + v * VL, acc[r][v]);
+}
+
+#if defined(__AVX512BF16__)
+SIMD_FN void mv_bf16_t(const vec_mv *a, int c0, const int rows, const int nv)
+{
+    __m512 acc[VEC_MV_ROWS][MV_VECS];
+    for (int r = 0; r < rows; r++)
+        for (int v = 0; v < nv; v++)
+            acc[r][v] = _mm512_setzero_ps();
+    const uint16_t *w = (const uint16_t *)a->panel + c0 * 2, *x = a->x;
+    for (int64_t k = 0; k < a->steps; k++, w += a->width * 2) {
+        for (int v = 0; v < nv; v++) {
+            __m512bh b = (__m512bh)_mm512_loadu_si512(w + v * 32);
+            for (int r = 0; r < rows; r++) {
+                int32_t pair;
+                memcpy(&pair, x + r * a->ldx + k * 2, 4);
+                acc[r][v] = _mm512_dpbf16_ps(acc[r][v], (__m512bh)_mm512_set1_epi32(pair), b);
+            }
+        }
+    }
+    for (int r = 0; r < rows; r++)
+        for (int v = 0; v < nv; v++)
+            _mm512_storeu_ps(a->y + r * VEC_MV_COLS + c0 + v * VL, acc[r][v]);
+}
+#endif
+
+#define MV_ROWS(F, a, c0, nv)                                                                      \
+    ((a)->rows == 1   ? F(a, c0, 1, nv)                                                            \
+     : (a)->rows == 2 ? F(a, c0, 2, nv)                                                            \
+     : (a)->rows == 3 ? F(a, c0, 3, nv)                                                            \
+                      : F(a, c0, 4, nv))
+
+#define MV_COLS(F, a)                                                                              \
+    do {                                                                                           \
+        int c0_ = 0;                                                                               \
+        for (; c0_ + MV_VECS * VL <= (a)->cols; c0_ += MV_VECS * VL)                               \
+            MV_ROWS(F, a, c0_, MV_VECS);                                                           \
+        for (; c0_ < (a)->cols; c0_ += VL)                                                         \
+            MV_ROWS(F, a, c0_, 1);                                                                 \
+    } while (0)
+
+static inline void row_mv_f32(const vec_mv *a)
+{
+    MV_COLS(mv_f32_t, a);
+}
+
+#if defined(__AVX512BF16__)
+static inline void row_mv_bf16(const vec_mv *a)
+{
+    MV_COLS(mv_bf16_t, a);
+}
+#define ROWS_MV_BF16 row_mv_bf16
+#else
+#define ROWS_MV_BF16 NULL
+#endif
+
+SIMD_FN void dots_t(const int bf, const void *w, const float *x, int64_t ldx, const int rows,
+                    int64_t n, float *y)
+{
+    vf acc[VEC_MV_ROWS] = {{0}};
+    for (int64_t i = 0; i < n; i += VL) {
+        int64_t m = step_of(i, n);
+        vf b = get_n(w, i, m, bf);
+        for (int r = 0; r < rows; r++)
+            acc[r] += b * get_n(x + r * ldx, i, m, 0);
+    }
+    for (int r = 0; r < rows; r++)
+        y[r] = v_sum(acc[r]);
+}
+
+static inline void row_dots(kern_dtype t, const void *w, const float *x, int64_t ldx, int rows,
+                            int64_t n, float *y)
+{
+    if (t == KERN_BF16)
+        rows == 1 ? dots_t(1, w, x, ldx, 1, n, y) : dots_t(1, w, x, ldx, rows, n, y);
+    else
+        rows == 1 ? dots_t(0, w, x, ldx, 1, n, y) : dots_t(0, w, x, ldx, rows, n, y);
+}
+
 static inline float row_dot(const float *a, const float *b, int64_t n)
 {
     vf s0 = {0}, s1 = {0};
@@ -454,7 +556,7 @@ static inline double row_sumsq(const float *x, int64_t n)
 /* clang-format off */
 #define ROWS_TABLE(label)                                                                                              \
     {                                                                                                                  \
-        .name = label, .to_f32 = row_to_f32, .from_f32 = row_from_f32, .mm = row_mm, .dot = row_dot,                   \
+        .name = label, .to_f32 = row_to_f32, .from_f32 = row_from_f32, .mm = row_mm, .mv_f32 = row_mv_f32, .mv_bf16 = ROWS_MV_BF16, .dots = row_dots, .dot = row_dot,                   \
         .axpy = row_axpy, .scale = row_scale, .add_to = row_add_to, .norm = row_norm, .norm_grad = row_norm_grad, .act = row_act, .act_grad = row_act_grad,      \
         .exp_sum = row_exp_sum, .max = row_max, .adamw = row_adamw, .sumsq = row_sumsq,                                \
     }

@@ -45,12 +45,27 @@ typedef struct vec_adamw {
     float beta1, beta2, grad_scale, decay, step_size, inv_sqrt_c2, eps;
 } vec_adamw;
 
+/* y [rows, cols] = x times some columns of a panel (see cpu_layout). */
+typedef struct vec_mv {
+    int rows;           /* 1 to VEC_MV_ROWS */
+    int64_t steps, ldx; /* steps of `group` values; x is padded with zeros to steps * group */
+    const void *x, *panel;
+    int width, cols; /* of the panel; wanted, a multiple of 16 */
+    float *y;        /* leading dimension VEC_MV_COLS */
+} vec_mv;
+enum { VEC_MV_ROWS = 4, VEC_MV_COLS = 64 };
+
 typedef struct cpu_vec {
     const char *name;
     /* dst[i] = src[i] for n elements; F32, BF16 and F16 on either side. */
     void (*to_f32)(kern_dtype t, const void *src, float *dst, int64_t n);
     void (*from_f32)(kern_dtype t, const float *src, void *dst, int64_t n);
     void (*mm)(const vec_mm *a);
+    void (*mv_f32)(const vec_mv *a);
+    void (*mv_bf16)(const vec_mv *a); /* NULL where there are no bf16 products */
+    /* y[r] = w . x[r] for rows (1 to VEC_MV_ROWS) of x; w has dtype t. */
+    void (*dots)(kern_dtype t, const void *w, const float *x, int64_t ldx, int rows, int64_t n,
+                 float *y);
     float (*dot)(const float *a, const float *b, int64_t n);
     void (*axpy)(float alpha, const float *x, float *y, int64_t n); /* y += alpha x */
     void (*scale)(float alpha, float *x, int64_t n);                /* x *= alpha */

@@ -36,22 +36,6 @@ static int check_desc(kern_dev *d, const kern_weight_desc *s)
     return 0;
 }
 
-/* Rows of any float dtype into the weight's own, from output o0 on. tmp holds one row. */
-static void store_rows(kern_dev *d, kern_weight *w, int64_t o0, const kern_tensor *src, float *tmp)
-{
-    const cpu_vec *v = cpu_of(d)->vec;
-    size_t row = (size_t)w->in * kern_dtype_size(w->compute);
-    for (int64_t r = 0; r < src->rows; r++) {
-        char *dst = (char *)w->rows + (size_t)(o0 + r) * row;
-        if (src->dtype == w->compute) {
-            memcpy(dst, cpu_at(src, r, 0), row);
-            continue;
-        }
-        v->to_f32(src->dtype, cpu_at(src, r, 0), tmp, w->in);
-        v->from_f32(w->compute, tmp, dst, w->in);
-    }
-}
-
 static bool any_bias(const kern_weight_desc *s)
 {
     for (int p = 0; p < s->n_parts; p++)
@@ -60,27 +44,37 @@ static bool any_bias(const kern_weight_desc *s)
     return false;
 }
 
+static int take_matrix(kern_dev *d, cpu_matrix *m, kern_dtype t, int64_t depth, int64_t cols,
+                       bool transposed)
+{
+    m->dtype = t;
+    m->l = cpu_layout_of(d, t, depth, cols, transposed);
+    return cpu_alloc(d, cpu_layout_bytes(&m->l, t), &m->data);
+}
+
 static int fill(kern_dev *d, kern_weight *w, const kern_weight_desc *s)
 {
-    void *tmp;
-    size_t bytes = (size_t)(w->out * w->in) * kern_dtype_size(w->compute);
-    int rc = cpu_take(d, "weight_new", bytes, &w->rows);
-    if (rc == 0)
-        rc = cpu_scratch(d, 0, (size_t)w->in * 4, &tmp);
+    int rc = take_matrix(d, &w->fwd, w->compute, w->in, w->out, true);
+    if (rc == 0 && w->fwd.l.width == 0) {
+        w->bwd = w->fwd; /* the same rows, read the other way */
+        w->bwd.l.depth = w->out;
+        w->bwd.l.cols = w->in;
+        w->bwd.l.transposed = false;
+    } else if (rc == 0 && w->need_dx) {
+        rc = take_matrix(d, &w->bwd, w->compute, w->out, w->in, false);
+    }
     if (rc == 0 && any_bias(s)) {
         void *bias;
         rc = cpu_alloc(d, (size_t)w->out * 4, &bias);
         w->bias = bias;
     }
-    if (rc != 0)
-        return rc;
     const cpu_vec *v = cpu_of(d)->vec;
-    for (int p = 0; p < s->n_parts; p++) {
-        store_rows(d, w, w->at[p], &s->part[p], tmp);
-        if (s->bias[p].data != NULL)
+    for (int p = 0; p < s->n_parts && rc == 0; p++) {
+        rc = cpu_pack(d, w, w->at[p], &s->part[p]);
+        if (rc == 0 && s->bias[p].data != NULL)
             v->to_f32(s->bias[p].dtype, s->bias[p].data, w->bias + w->at[p], s->part[p].rows);
     }
-    return 0;
+    return rc;
 }
 
 int cpu_weight_new(kern_dev *d, const kern_weight_new_args *a)
@@ -113,7 +107,6 @@ int cpu_weight_new(kern_dev *d, const kern_weight_new_args *a)
 int cpu_weight_update(kern_dev *d, const kern_weight_update_args *a)
 {
     kern_weight *w = a->w;
-    void *tmp;
     if (!w->trainable)
         return cpu_fail(d, KERN_EINVAL, "weight_update: the weight was made as not trainable");
     if (a->part < 0 || a->part >= w->n_parts)
@@ -125,20 +118,19 @@ int cpu_weight_update(kern_dev *d, const kern_weight_update_args *a)
     if (rc == 0 && a->bias.data != NULL && w->bias == NULL)
         rc = cpu_fail(d, KERN_EINVAL, "weight_update: the weight was made without bias");
     if (rc == 0)
-        rc = cpu_scratch(d, 0, (size_t)w->in * 4, &tmp);
-    if (rc != 0)
-        return rc;
-    store_rows(d, w, o0, &a->src, tmp);
-    if (a->bias.data != NULL)
+        rc = cpu_pack(d, w, o0, &a->src);
+    if (rc == 0 && a->bias.data != NULL)
         memcpy(w->bias + o0, a->bias.data, (size_t)out * 4);
-    return 0;
+    return rc;
 }
 
 int cpu_weight_free(kern_dev *d, kern_weight *w)
 {
     if (w == NULL)
         return 0;
-    cpu_give(d, w->rows);
+    if (w->bwd.data != w->fwd.data)
+        cpu_give(d, w->bwd.data);
+    cpu_give(d, w->fwd.data);
     cpu_give(d, w->bias);
     free(w);
     return 0;
