@@ -78,32 +78,6 @@ int dir_remove(const char *path, hone_err *e)
     return rc;
 }
 
-/* rename() that never replaces. A file system without RENAME_NOREPLACE gets a look and a rename. */
-static int rename_to_free(const char *from, const char *to)
-{
-    struct stat st;
-    if (renameat2(AT_FDCWD, from, AT_FDCWD, to, RENAME_NOREPLACE) == 0)
-        return 0;
-    if (errno != EINVAL && errno != ENOSYS)
-        return -1;
-    if (lstat(to, &st) == 0) {
-        errno = EEXIST;
-        return -1;
-    }
-    return rename(from, to);
-}
-
-int dir_rename(const char *from, const char *to, hone_err *e)
-{
-    int rc = file_is_dir(from) ? dir_sync(from, e) : 0;
-    if (rc != 0)
-        return rc;
-    if (rename_to_free(from, to) != 0)
-        return errno == EEXIST ? hone_fail(e, HONE_EEXIST, "%s: exists already", to)
-                               : file_error(e, to, "cannot rename into place");
-    return sync_parent(to, e);
-}
-
 static int by_name(const void *a, const void *b)
 {
     return strcmp(*(char *const *)a, *(char *const *)b);

@@ -149,22 +149,60 @@ int file_write(const char *path, const void *data, size_t len, hone_err *e)
     return file_out_commit(f, e);
 }
 
+/* rename() that never replaces. A file system without RENAME_NOREPLACE gets a look and a rename. */
+static int rename_to_free(const char *from, const char *to)
+{
+    struct stat st;
+    if (renameat2(AT_FDCWD, from, AT_FDCWD, to, RENAME_NOREPLACE) == 0)
+        return 0;
+    if (errno != EINVAL && errno != ENOSYS)
+        return -1;
+    if (lstat(to, &st) == 0) {
+        errno = EEXIST;
+        return -1;
+    }
+    return rename(from, to);
+}
+
+int dir_rename(const char *from, const char *to, hone_err *e)
+{
+    int rc = file_is_dir(from) ? dir_sync(from, e) : 0;
+    if (rc != 0)
+        return rc;
+    int dir = open_dir_of(to);
+    if (dir < 0)
+        return file_error(e, to, "cannot open its directory");
+    if (rename_to_free(from, to) != 0)
+        rc = errno == EEXIST ? hone_fail(e, HONE_EEXIST, "%s: exists already", to)
+                             : file_error(e, to, "cannot rename into place");
+    else if (fsync(dir) != 0)
+        rc = file_error(e, to, "cannot sync its directory");
+    close(dir);
+    return rc;
+}
+
 /* Writes the lines at the end of fd, `size` bytes long; after an error the file has that size
  * again. */
 static int append_at(int fd, off_t size, const void *data, size_t len, bool sync, const char *path,
                      hone_err *e)
 {
     int rc = 0;
-    char last = '\n';
-    /* A line that a crash cut short stays a line of its own. */
+    char last = '\n', *joined = NULL;
     if (size > 0 && pread(fd, &last, 1, size - 1) != 1)
         return file_error(e, path, "cannot read");
-    if ((last != '\n' && write_all(fd, "\n", 1) != 0) || write_all(fd, data, len) != 0)
+    if (last != '\n') { /* a line that a crash cut short stays a line of its own */
+        joined = mem_array(len + 1, 1);
+        joined[0] = '\n';
+        memcpy(joined + 1, data, len++);
+        data = joined;
+    }
+    if (write_all(fd, data, len) != 0)
         rc = file_error(e, path, "cannot write");
     else if (sync && fdatasync(fd) != 0)
         rc = file_error(e, path, "cannot sync");
     if (rc != 0 && ftruncate(fd, size) != 0)
         hone_fail_at(e, "%s: a part of a line may be left at its end", path);
+    free(joined);
     return rc;
 }
 
@@ -184,8 +222,7 @@ int file_append(const char *path, const void *data, size_t len, bool sync, hone_
     }
     if (rc == 0)
         rc = append_at(fd, st.st_size, data, len, sync, path, e);
-    if (close(fd) != 0 && rc == 0)
-        rc = file_error(e, path, "cannot close");
+    close(fd); /* too late to take the lines back: whoever must know asks for sync */
     return rc;
 }
 

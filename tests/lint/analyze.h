@@ -1,6 +1,6 @@
 #pragma once
-/* Read before each source by tests/lint/tidy alone: tells the analyzer, which sees one file at a time,
- * that what reports a failure never returns 0. */
+/* Read before each source by tests/lint/tidy alone: tells the analyzer, which sees one file at a
+ * time, that what reports a failure never returns 0. */
 #include "core/base/err.h"
 
 #define hone_fail(e, code, ...) (hone_fail(e, code, __VA_ARGS__), (code))

@@ -1,0 +1,10 @@
+#pragma once
+/* Every case, by the file that defines it. */
+#include "tests/fault/fault.h"
+
+/* broken.c: NULL-ended, the ones that the driver must find fault with. */
+extern const fault_case *const fault_broken[];
+
+/* fault_file.c */
+extern const fault_case fault_file_write, fault_file_create, fault_file_stream, fault_file_append,
+    fault_file_copy, fault_dir_rename, fault_dir_make, fault_js_save;
