@@ -19,6 +19,19 @@ struct gen_state {
     gen_finish finish;
 };
 
+/* The answer goes on from the prompt: whether its first word has a space before it depends on what
+ * came before. An id that the tokenizer does not know has no text. */
+static void read_prompt(gen_state *s)
+{
+    buf shown;
+    buf_init(&shown, MAX_HELD);
+    for (size_t i = 0; i < s->n_prompt; i++) {
+        tok_stream_push(s->text, s->ids[i], &shown, NULL);
+        buf_reset(&shown);
+    }
+    buf_free(&shown);
+}
+
 gen_state *gen_state_new(const tok *t, const gen_params *p, const int32_t *prompt, size_t n_prompt,
                          uint64_t stream)
 {
@@ -28,6 +41,7 @@ gen_state *gen_state_new(const tok *t, const gen_params *p, const int32_t *promp
     memcpy(s->ids, prompt, n_prompt * sizeof *prompt);
     s->text = tok_stream_new(t, true);
     buf_init(&s->held, MAX_HELD);
+    read_prompt(s);
     return s;
 }
 

@@ -18,9 +18,16 @@ static int check_row(const model *m, const model_batch *b, int64_t i, hone_err *
     if (b->pos[i] < 0 || b->pos[i] >= c->max_positions)
         return hone_fail(e, HONE_ELIMIT, "row %lld: position %d, the model has %lld positions",
                          (long long)i, b->pos[i], (long long)c->max_positions);
-    if (b->target != NULL && b->target[i] >= c->vocab)
-        return hone_fail(e, HONE_EINVAL, "row %lld: target %d is outside the vocabulary of %lld",
-                         (long long)i, b->target[i], (long long)c->vocab);
+    return 0;
+}
+
+static int check_targets(const model *m, const model_batch *b, hone_err *e)
+{
+    for (int64_t i = 0; i < b->n && b->target != NULL; i++)
+        if (b->target[i] >= m->cfg.vocab)
+            return hone_fail(e, HONE_EINVAL,
+                             "row %lld: target %d is outside the vocabulary of %lld", (long long)i,
+                             b->target[i], (long long)m->cfg.vocab);
     return 0;
 }
 
@@ -52,7 +59,7 @@ static int begin(model *m, const model_batch *b, pass *p, hone_err *e)
         rc = check_row(m, b, i, e);
         top = b->pos[i] > top ? b->pos[i] : top;
     }
-    if (rc != 0 || (rc = model_ensure(m, b->n, e)) != 0 ||
+    if (rc != 0 || (rc = check_targets(m, b, e)) != 0 || (rc = model_ensure(m, b->n, e)) != 0 ||
         (rc = rope_reserve(&m->rope, m->dev, &m->cfg, top + 1, e)) != 0)
         return rc;
     *p = (pass){
@@ -116,6 +123,8 @@ int pass_forward(model *m, const pass *p, hone_err *e)
 
 static int run_head(model *m, const pass *p, kern_tensor dx, hone_err *e)
 {
+    if (p->target == NULL)
+        return hone_fail(e, HONE_EINVAL, "a batch to score has no targets");
     kern_head k = {
         .w = m->head.w,
         .x = acts_rows(&m->acts.y, p->n),

@@ -383,6 +383,16 @@ static void test_the_published_story(void **state)
     const char *text = r.text + (*r.text == ' '), *story_text = want + (*want == ' ');
     assert_memory_equal(text, story_text, strlen(story_text));
     gen_result_free(&r);
+
+    /* An answer goes on from its prompt, space and all. */
+    tok_ids more = {0};
+    assert_int_equal(tok_encode(t, "Once upon", 9, TOK_ADD_SPECIAL, &more, &e), 0);
+    const gen_prompt half = {.ids = more.id, .n = more.n};
+    p.max_tokens = 5;
+    assert_int_equal(gen_run(story, t, &p, &half, 1, &r, NULL, NULL, &e), 0);
+    assert_string_equal(r.text, " a time, there was");
+    gen_result_free(&r);
+    tok_ids_free(&more);
     model_close(story);
     tok_close(t);
     free(want);
