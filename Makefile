@@ -152,8 +152,11 @@ e2e: all  ## the end-to-end tests
 fault: $(if $(FAULT_SRC),$B/fault)  ## fail every system call and allocation of a write, in turn
 	@$B/fault $T
 
+# clang has no libgomp: the readers need no parallel loops, so those run in one thread here.
 fuzz:  ## fuzz every reader; FUZZ_SECONDS=600 for ten minutes each, T=yaml for one
+	@command -v clang >/dev/null || { echo "clang is missing: make deps-dev"; exit 1; }
 	@$(MAKE) --no-print-directory B=build-fuzz CC=clang OMP= OPT="$(DEBUG)" \
+	  WARN="-Wall -Wno-unused-variable -Wno-unknown-pragmas" \
 	  SAN="-fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all" fuzz-run
 
 fuzz-run: $(if $(strip $T),$(T:%=$B/tests/fuzz/fuzz_%),$(call exe,$(FUZZ_SRC)))

@@ -29,7 +29,8 @@ static void mark_cut(char *s, size_t cap)
     memcpy(s + n, dots, sizeof dots);
 }
 
-static void format(char *dst, size_t cap, const char *fmt, va_list ap)
+__attribute__((format(printf, 3, 0))) static void format(char *dst, size_t cap, const char *fmt,
+                                                         va_list ap)
 {
     int n = vsnprintf(dst, cap, fmt, ap);
     if (n < 0)

@@ -56,7 +56,8 @@ static void quote(char dst[QUOTED_BYTES], const char *s)
     dst[n] = '\0';
 }
 
-static void format(char dst[MESSAGE_BYTES], const char *fmt, va_list ap)
+__attribute__((format(printf, 2, 0))) static void format(char dst[MESSAGE_BYTES], const char *fmt,
+                                                         va_list ap)
 {
     static const char dots[] = "...";
     int n = vsnprintf(dst, MESSAGE_BYTES, fmt, ap);
