@@ -3,7 +3,8 @@
 #include "core/base/err.h"
 #include "core/model/model_int.h"
 
-/* One pass over n tokens, packed segments or sequences over a paged cache. Arrays are on the device. */
+/* One pass over n tokens, packed segments or sequences over a paged cache. Arrays are on the
+ * device. */
 typedef struct pass {
     int64_t n;
     const int32_t *ids, *pos, *target;
@@ -20,16 +21,16 @@ typedef struct pass {
     uint64_t seed, offset;
 } pass;
 
-/* The stream x + add (add data NULL: none) enters; res2 of the layer's buffers and acts.mix together are what leaves.
- * For layer 0 x is its own res1, already written. */
+/* The stream x + add (add data NULL: none) enters; res2 of the layer's buffers and acts.mix
+ * together are what leaves. For layer 0 x is its own res1, already written. */
 int layer_forward(model *m, int64_t l, const pass *p, kern_tensor x, kern_tensor add, hone_err *e);
 
-/* The first product that has something to train, counted as layer * N_GROUPS + group: nothing below it needs a
- * gradient. -1: the embedding is trained too. INT64_MAX: nothing is trained. */
+/* The first product that has something to train, counted as layer * N_GROUPS + group: nothing below
+ * it needs a gradient. -1: the embedding is trained too. INT64_MAX: nothing is trained. */
 int64_t layer_floor(const model *m);
 
-/* acts.d holds the gradient of the stream that leaves the layer, and on return of the one that enters (down to
- * `floor`, after which it is not meaningful). Gradients of parameters are added. */
+/* acts.d holds the gradient of the stream that leaves the layer, and on return of the one that
+ * enters (down to `floor`, after which it is not meaningful). Gradients of parameters are added. */
 int layer_backward(model *m, int64_t l, const pass *p, int64_t floor, hone_err *e);
 
 /* pass.c: the layers and the final norm, whose output acts.y holds. */

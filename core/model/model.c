@@ -1,3 +1,5 @@
+#include "core/model/model.h"
+
 #include "core/base/file.h"
 #include "core/base/js.h"
 #include "core/base/mem.h"

@@ -1,6 +1,7 @@
 #pragma once
-/* Rotary position embedding: one row of cosines and sines a position, with the scaling of the checkpoint in it.
- * arXiv:2104.09864; the linear and llama3 scalings as transformers computes them, in F32. */
+/* Rotary position embedding: one row of cosines and sines a position, with the scaling of the
+ * checkpoint in it. arXiv:2104.09864; the linear and llama3 scalings as transformers computes them,
+ * in F32. */
 #include "core/base/err.h"
 #include "core/model/arch.h"
 #include "kernels/kern.h"

@@ -226,9 +226,10 @@ static int shard_open(safetensors *st, shard *s, hone_err *e)
         }
     }
     s->n = st->n - s->first;
+    st_tensor *own = s->n > 0 ? st->tensors + s->first : NULL;
     if (s->n > 0)
-        qsort(st->tensors + s->first, s->n, sizeof *st->tensors, by_place);
-    rc = check_cover(st->tensors + s->first, s->n, data, data_len, e);
+        qsort(own, s->n, sizeof *own, by_place);
+    rc = check_cover(own, s->n, data, data_len, e);
     if (rc != 0)
         hone_fail_at(e, "%s", s->path);
     return rc;

@@ -1,5 +1,6 @@
 #pragma once
-/* The weights of a model by name: one table for all architectures, bound against a checkpoint or made at random. */
+/* The weights of a model by name: one table for all architectures, bound against a checkpoint or
+ * made at random. */
 #include "core/base/err.h"
 #include "core/model/safetensors.h"
 #include "kernels/kern.h"
@@ -28,15 +29,16 @@ typedef struct weight_source {
     int64_t pad_row; /* of the embedding, zero as transformers makes it; -1: none */
 } weight_source;
 
-/* Lists what the configuration calls for, in checkpoint order, and hangs it into layers, products and sites. */
+/* Lists what the configuration calls for, in checkpoint order, and hangs it into layers, products
+ * and sites. */
 void weights_list(struct model *m);
 void weights_free(struct model *m);
 
 /* Its dimensions as a checkpoint has them; how many (1 or 2). */
 int weight_dims(const weight *w, int64_t dim[2]);
 
-/* Finds every weight in the checkpoint. EFORMAT names a tensor that is missing, has another shape or dtype, or
- * belongs to nothing. */
+/* Finds every weight in the checkpoint. EFORMAT names a tensor that is missing, has another shape
+ * or dtype, or belongs to nothing. */
 int weights_bind(struct model *m, const safetensors *st, hone_err *e);
 
 /* Sends everything to the device: parameters, norms, embedding, products. */

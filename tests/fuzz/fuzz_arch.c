@@ -2,10 +2,7 @@
 #include "core/base/js.h"
 #include "core/model/arch.h"
 #include "core/model/rope.h"
-
-#include <stdlib.h>
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+#include "tests/fuzz/fuzz.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
@@ -16,11 +13,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if (js_parse(&o, (const char *)data, size, &e) != 0)
         return 0;
     if (arch_read(&c, o, &e) == 0) {
-        if (c.n_q % c.n_kv != 0 || c.head_dim % 2 != 0 || c.head_dim > 4096)
-            abort();
+        FUZZ_CHECK(c.n_q % c.n_kv == 0 && c.head_dim % 2 == 0 && c.head_dim <= 4096);
         rope_frequencies(&c, inv);
-    } else if (e.msg[0] == '\0') {
-        abort();
+    } else {
+        FUZZ_CHECK(e.msg[0] != '\0');
     }
     json_decref(o);
     return 0;
