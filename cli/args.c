@@ -27,6 +27,15 @@ static const args_row *find(const args_row *rows, const char *name, size_t len)
     return NULL;
 }
 
+static int add(const args_row *r, args_list *l, const char *value, hone_err *e)
+{
+    if (l->n == ARGS_MAX_LIST)
+        return hone_fail(e, HONE_EINVAL, "option '--%s' is given more than %d times", r->name,
+                         ARGS_MAX_LIST);
+    l->item[l->n++] = value;
+    return 0;
+}
+
 /* Takes the option at argv[*i] and, where it has one, its value. */
 static int take(const args_row *rows, void *into, int argc, char **argv, int *i, hone_err *e)
 {
@@ -35,17 +44,20 @@ static int take(const args_row *rows, void *into, int argc, char **argv, int *i,
     if (r == NULL)
         return unknown(rows, arg, e);
     char *at = (char *)into + r->offset;
-    if (r->flag) {
+    if (r->kind == ARGS_FLAG) {
         if (eq != NULL)
             return hone_fail(e, HONE_EINVAL, "option '--%s' takes no value", r->name);
         *(bool *)at = true;
         return 0;
     }
-    if (*(const char **)at != NULL)
-        return hone_fail(e, HONE_EINVAL, "option '--%s' is given twice", r->name);
     if (eq == NULL && *i + 1 >= argc)
         return hone_fail(e, HONE_EINVAL, "option '--%s' needs a value", r->name);
-    *(const char **)at = eq != NULL ? eq + 1 : argv[++*i];
+    const char *value = eq != NULL ? eq + 1 : argv[++*i];
+    if (r->kind == ARGS_LIST)
+        return add(r, (args_list *)at, value, e);
+    if (*(const char **)at != NULL)
+        return hone_fail(e, HONE_EINVAL, "option '--%s' is given twice", r->name);
+    *(const char **)at = value;
     return 0;
 }
 
