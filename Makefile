@@ -51,13 +51,14 @@ AID_SRC  := $(sort $(wildcard tests/unit/aid_*.c))
 OPS_SRC  := $(sort $(wildcard tests/ops/*.c))
 GEN_SRC  := $(sort $(wildcard examples/*.c))
 BENCH_SRC := $(sort $(wildcard tests/bench/bench_*.c))
+BENCH_AID := $(sort $(wildcard tests/bench/aid_*.c))
 FAULT_SRC := $(sort $(wildcard tests/fault/*.c))
 FUZZ_SRC := $(sort $(wildcard tests/fuzz/fuzz_*.c))
 
 obj       = $(1:%.c=$B/%.o)
 exe       = $(1:%.c=$B/%)
 ALL_OBJ  := $(call obj,$(LIB_SRC) $(CLI_SRC) $(UNIT_SRC) $(AID_SRC) $(OPS_SRC) $(GEN_SRC) \
-              $(BENCH_SRC) $(FAULT_SRC) $(FUZZ_SRC))
+              $(BENCH_SRC) $(BENCH_AID) $(FAULT_SRC) $(FUZZ_SRC))
 LIB      := $B/libhone.a
 UNIT_BIN := $(if $(strip $T),$(T:%=$B/tests/unit/test_%),$(call exe,$(UNIT_SRC)))
 
@@ -88,7 +89,7 @@ $B/examples/gen: $(call obj,$(GEN_SRC)) $(LIB)
 	$(call say,LD,$@)
 	$(call link)
 
-$B/tests/bench/bench_%: $B/tests/bench/bench_%.o $(LIB)
+$B/tests/bench/bench_%: $B/tests/bench/bench_%.o $(call obj,$(BENCH_AID)) $(LIB)
 	$(call say,LD,$@)
 	$(call link)
 

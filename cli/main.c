@@ -1,11 +1,14 @@
 /* The roof: finds the subcommand and runs it. Nothing else in the program may end the process. */
 #include "cli/cmd.h"
 #include "core/base/js.h"
+#include "core/base/nearest.h"
 
 #include <sodium.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
+
+enum { MAX_COMMANDS = 64 };
 
 int cmd_failed(const hone_err *e)
 {
@@ -29,6 +32,19 @@ static void print_help(FILE *out)
     fputs("usage: hone COMMAND [options]; 'hone COMMAND --help' explains one\n\n", out);
     for (size_t i = 0; cmds[i] != NULL; i++)
         fprintf(out, "  %-12s %s\n", cmds[i]->name, cmds[i]->summary);
+}
+
+static int no_command(const char *word)
+{
+    const char *names[MAX_COMMANDS + 1] = {NULL}, *near;
+    for (size_t i = 0; cmds[i] != NULL && i < MAX_COMMANDS; i++)
+        names[i] = cmds[i]->name;
+    near = nearest_name(word, names);
+    if (near != NULL)
+        fprintf(stderr, "hone: no command '%s' (did you mean '%s'?)\n", word, near);
+    else
+        fprintf(stderr, "hone: no command '%s'; 'hone --help' lists them\n", word);
+    return 2;
 }
 
 int main(int argc, char **argv)
@@ -55,6 +71,5 @@ int main(int argc, char **argv)
         }
         return cmds[i]->run(argc - 1, argv + 1);
     }
-    fprintf(stderr, "hone: no command '%s'; 'hone --help' lists them\n", argv[1]);
-    return 2;
+    return no_command(argv[1]);
 }

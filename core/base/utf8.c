@@ -1,5 +1,7 @@
 #include "core/base/utf8.h"
 
+#include <string.h>
+
 static size_t sequence_len(unsigned char c)
 {
     if (c < 0x80)
@@ -58,6 +60,14 @@ size_t utf8_valid(const char *s, size_t n)
     size_t i = 0;
     uint32_t cp;
     while (i < n) {
+        uint64_t eight;
+        if (n - i >= sizeof eight) { /* most text is ASCII */
+            memcpy(&eight, s + i, sizeof eight);
+            if ((eight & 0x8080808080808080U) == 0) {
+                i += sizeof eight;
+                continue;
+            }
+        }
         size_t k = utf8_next(s + i, n - i, &cp);
         if (k == 0)
             break;

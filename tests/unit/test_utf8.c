@@ -83,6 +83,19 @@ static void test_the_valid_prefix(void **state)
                                 7),
                      5);
     assert_int_equal(utf8_valid("", 0), 0);
+    /* A bad byte at every place of a long text, and a cut character at its end. */
+    char text[40];
+    for (size_t n = 1; n <= sizeof text; n++) {
+        for (size_t bad = 0; bad < n; bad++) {
+            memset(text, 'x', n);
+            text[bad] = '\xff';
+            assert_int_equal(utf8_valid(text, n), bad);
+            text[bad] = '\xc3';
+            assert_int_equal(utf8_valid(text, n), bad);
+        }
+        memset(text, 'x', n);
+        assert_int_equal(utf8_valid(text, n), n);
+    }
 }
 
 static void test_the_part_of_a_character_at_the_end(void **state)
