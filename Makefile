@@ -63,7 +63,7 @@ LIB      := $B/libhone.a
 UNIT_BIN := $(if $(strip $T),$(T:%=$B/tests/unit/test_%),$(call exe,$(UNIT_SRC)))
 
 Q        := $(if $V,,@)
-say       = $(if $V,,@echo "$1 $2")
+say       = $(if $V$(findstring s,$(firstword -$(MAKEFLAGS))),,@echo "$1 $2")
 link      = $Q$(CC) $(HONE_LDFLAGS) -o $@ $(filter %.o,$^) $(filter %.a,$^) $1 $(HONE_LDLIBS)
 
 all: $B/hone $(if $(OPS_SRC),$B/op_check) $(if $(GEN_SRC),$B/examples/gen)  ## build the program

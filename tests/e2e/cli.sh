@@ -1,6 +1,6 @@
 #!/bin/bash
-# Exit statuses and where things are said: 0 done, 1 failed, 2 wrong usage; results to standard output,
-# complaints to standard error.
+# Exit statuses and where things are said: 0 done, 1 failed, 2 wrong usage; results to standard
+# output, complaints to standard error.
 set -u
 fail() {
     echo "FAIL: $*"

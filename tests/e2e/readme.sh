@@ -1,6 +1,6 @@
 #!/bin/bash
-# What the README shows works: every ```sh block after a line "<!-- test -->" is run, in order, in one
-# copy of the tree; a command that fails, fails the test. And every command of hone is named in it.
+# What the README shows works: every ```sh block after a line "<!-- test -->" is run, in order, in
+# one copy of the tree; a command that fails, fails the test. And every command of hone is named.
 set -u
 copy=$SCRATCH/hone
 mkdir "$copy"
@@ -15,7 +15,7 @@ awk '
 if [ -s "$SCRATCH/commands" ]; then
     echo "running:"
     sed 's/^/    /' "$SCRATCH/commands"
-    (cd "$copy" && unset BUILD HONE SCRATCH && bash -euo pipefail "$SCRATCH/commands") || {
+    (cd "$copy" && env -u BUILD -u HONE -u SCRATCH bash -euo pipefail ../commands) || {
         echo "FAIL: the README's commands stop with status $?"
         exit 1
     }
