@@ -1,0 +1,76 @@
+/* Views: which samples are trained on, which are held out. */
+#include "core/data/dataset.h"
+
+#include "core/base/mem.h"
+
+#include <math.h>
+#include <stdlib.h>
+
+static void view_add(data_view *v, uint32_t i)
+{
+    const data_sample *s = &v->d->samples[i];
+    v->sample[v->n++] = i;
+    v->n_tokens += s->n;
+    v->n_targets += s->n_targets;
+    if (s->n > v->longest)
+        v->longest = s->n;
+}
+
+static void view_init(data_view *v, const dataset *d)
+{
+    *v = (data_view){.d = d, .sample = mem_array(d->n_samples, sizeof *v->sample)};
+}
+
+void data_view_all(data_view *v, const dataset *d)
+{
+    view_init(v, d);
+    for (size_t i = 0; i < d->n_samples; i++)
+        view_add(v, (uint32_t)i);
+}
+
+static int by_hash(const void *a, const void *b)
+{
+    uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+    return (x > y) - (x < y);
+}
+
+/* The largest hash that is held out when about `count` rows are; *n how many that makes. */
+static uint64_t border(const dataset *d, size_t count, size_t *n)
+{
+    uint64_t *h = mem_array(d->n_rows, sizeof *h);
+    for (size_t i = 0; i < d->n_rows; i++)
+        h[i] = d->rows[i].hash;
+    qsort(h, d->n_rows, sizeof *h, by_hash);
+    uint64_t last = h[count - 1];
+    while (count < d->n_rows && h[count] == last)
+        count++;
+    *n = count;
+    free(h);
+    return last;
+}
+
+int data_view_split(data_view *train, data_view *val, const dataset *d, double size, hone_err *e)
+{
+    double want = size < 1 ? fmax(1, round(size * (double)d->n_rows)) : size;
+    size_t n = 0;
+    uint64_t last = 0;
+    *train = *val = (data_view){0};
+    if (size > 0 && want < (double)d->n_rows)
+        last = border(d, (size_t)want, &n);
+    if (size > 0 && (want >= (double)d->n_rows || n == d->n_rows))
+        return hone_fail(e, HONE_EINVAL, "val_set_size %g of %zu rows leaves none to train on",
+                         size, d->n_rows);
+    view_init(train, d);
+    view_init(val, d);
+    for (size_t i = 0; i < d->n_samples; i++) {
+        bool held_out = size > 0 && d->rows[d->samples[i].row].hash <= last;
+        view_add(held_out ? val : train, (uint32_t)i);
+    }
+    return 0;
+}
+
+void data_view_free(data_view *v)
+{
+    free(v->sample);
+    *v = (data_view){0};
+}
