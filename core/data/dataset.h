@@ -93,9 +93,6 @@ void dataset_close(dataset *d); /* NULL is a no-op */
  * there even when it is empty. */
 int dataset_write_rejects(const dataset *const *sets, size_t n, const char *path, hone_err *e);
 
-/* SHA-256 over tokens, masks and borders: what a resumed run must find again. */
-void dataset_digest(char out[65], const dataset *d);
-
 /* [{path, sha256, format, rows, rejected}, ...], new reference. */
 json_t *dataset_sources(const dataset *d);
 
@@ -112,4 +109,7 @@ void data_view_all(data_view *v, const dataset *d);
  * the smallest hash, so that the same rows are held out again when others are added, and equal rows
  * fall on one side. EINVAL when nothing would be left to train on. size 0: val is empty. */
 int data_view_split(data_view *train, data_view *val, const dataset *d, double size, hone_err *e);
+/* SHA-256 over the tokens, masks and borders of the samples, in order: what a resumed run must find
+ * again. */
+void data_view_digest(char out[65], const data_view *v);
 void data_view_free(data_view *v); /* safe on a zeroed one */

@@ -1,10 +1,12 @@
 /* Views: which samples are trained on, which are held out. */
 #include "core/data/dataset.h"
 
+#include "core/base/file.h"
 #include "core/base/mem.h"
 
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
 
 static void view_add(data_view *v, uint32_t i)
 {
@@ -67,6 +69,23 @@ int data_view_split(data_view *train, data_view *val, const dataset *d, double s
         view_add(held_out ? val : train, (uint32_t)i);
     }
     return 0;
+}
+
+void data_view_digest(char out[65], const data_view *v)
+{
+    char hex[3][65], all[3 * 64];
+    int64_t *borders = mem_array(2 * v->n, sizeof *borders);
+    for (size_t i = 0; i < v->n; i++) {
+        borders[2 * i] = (int64_t)v->d->samples[v->sample[i]].start;
+        borders[2 * i + 1] = v->d->samples[v->sample[i]].n;
+    }
+    bytes_sha256(hex[0], v->d->ids, v->d->n_tokens * sizeof *v->d->ids);
+    bytes_sha256(hex[1], v->d->mask, v->d->n_tokens);
+    bytes_sha256(hex[2], borders, 2 * v->n * sizeof *borders);
+    for (int i = 0; i < 3; i++)
+        memcpy(all + i * 64, hex[i], 64);
+    bytes_sha256(out, all, sizeof all);
+    free(borders);
 }
 
 void data_view_free(data_view *v)

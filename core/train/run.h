@@ -1,0 +1,87 @@
+#pragma once
+/* The state of one run, shared by the files of the trainer; nobody else includes it. */
+#include "core/data/pack.h"
+#include "core/train/optim.h"
+#include "core/train/progress.h"
+#include "core/train/schedule.h"
+#include "core/train/trainer.h"
+
+/* What a checkpoint must hold beside weights and moments, so that the next step is the same step.
+ */
+typedef struct train_state {
+    int64_t step;            /* updates done */
+    int64_t epoch;           /* the one being run */
+    int64_t batch;           /* next micro-batch in it */
+    int64_t tokens, targets; /* so far; tokens is also the row number of the dropout streams */
+    double loss_sum;         /* of the steps since the last log line */
+    int64_t loss_steps;
+    double loss_total;                                  /* of all steps */
+    double last_loss, first_eval, last_eval, best_eval; /* NaN: none yet */
+    int64_t best_step, evals_without_better, above_threshold;
+    double seconds;  /* of earlier processes */
+    json_t *history; /* log_history */
+} train_state;
+
+/* How long the run is; known before step 1. */
+typedef struct train_length {
+    int64_t steps, epoch_steps;     /* in all, in the first epoch */
+    int64_t max_tokens;             /* of any micro-batch, evaluation included */
+    int64_t tokens;                 /* of all steps together */
+    int64_t eval_every, save_every; /* steps; 0: only at the end / never */
+    double epochs;
+} train_length;
+
+typedef struct train_run {
+    const trainer *t;
+    const train_conf *c;
+    pack_options pack;
+    train_length len;
+    schedule sched;
+    train_state s;
+    optim *opt;
+    pack_plan plan, eval_plan;
+    micro_batch batch;
+    float *coef, *logp; /* [max_tokens] */
+    double *seg_loss;   /* sums of the step's segments, in order; for the report of a bad batch */
+    size_t cap_seg_loss;
+    progress *show;
+    double start, window_start; /* clock */
+    int64_t window_tokens;
+    int64_t first_step;
+    double grad_norm, lr, rate; /* of the last step; rate: tokens/s */
+    train_status status;
+    bool told_time;
+    bool stop, saved; /* saved: the state stands in a checkpoint */
+} train_run;
+
+/* trainer.c: has early stopping come to its end? */
+bool trainer_impatient(train_run *r);
+
+/* train_length.c */
+int train_length_count(train_length *out, const train_run *r, hone_err *e);
+/* Prints the plan; ELIMIT when it does not fit the device. */
+int train_length_show(const train_run *r, hone_err *e);
+
+/* train_step.c */
+int train_step(train_run *r, hone_err *e);
+
+/* train_eval.c: token-weighted mean loss of the held-out data. */
+int train_eval_loss(train_run *r, double *loss, hone_err *e);
+
+/* train_report.c */
+int train_report_step(train_run *r, hone_err *e);
+int train_report_eval(train_run *r, double seconds, hone_err *e);
+int train_report_end(train_run *r, hone_err *e);
+/* Drops the log lines of steps that will be run again. */
+int train_report_resume(train_run *r, hone_err *e);
+double train_report_elapsed(const train_run *r); /* seconds, earlier processes included */
+double train_report_epoch(const train_run *r);   /* fractional */
+/* trainer_state.json as transformers has it; new reference. */
+json_t *train_report_state(const train_run *r);
+
+/* checkpoint.c */
+int checkpoint_save(train_run *r, hone_err *e);
+/* Finds what the settings ask for and restores it; nothing to do is no error. */
+int checkpoint_resume(train_run *r, hone_err *e);
+/* Weights of the checkpoint of `step`. */
+int checkpoint_weights(train_run *r, int64_t step, hone_err *e);
