@@ -1,0 +1,28 @@
+#pragma once
+/* A training run on the golden checkpoint of tests/golden/train, driven from memory: data from ids
+ * and masks, losses and gradient norms of every step collected through the train.step hook. */
+#include "adapters/lora.h"
+#include "core/data/dataset.h"
+#include "core/train/trainer.h"
+
+/* The rows of chat_rows.json as a data set (one source, line = row). */
+dataset *aid_chat_rows(void);
+void aid_rows_free(dataset *d);
+
+enum { AID_MAX_STEPS = 4096 };
+
+typedef struct aid_run {
+    trainer_result result;
+    size_t n;
+    double loss[AID_MAX_STEPS], norm[AID_MAX_STEPS];
+    int64_t stop_at; /* veto train.step there; 0: never */
+    float *weights;  /* all trained values at the end, in list order */
+    size_t n_weights;
+} aid_run;
+
+/* settings: the run's settings as JSON text without base_model and datasets. start: "lora",
+ * "rslora", or NULL for full training. val: rows held out (val_set_size). Returns trainer_run's
+ * status. */
+int aid_train(aid_run *out, const dataset *d, const char *settings, const char *start, double val,
+              const char *out_dir, hone_err *e);
+void aid_run_free(aid_run *r);
