@@ -11,6 +11,7 @@ typedef struct cmd {
 } cmd;
 
 extern const cmd *const cmds[]; /* NULL-ended */
+extern const cmd cmd_render;
 extern const cmd cmd_key;
 extern const cmd cmd_feedback;
 extern const cmd cmd_audit;

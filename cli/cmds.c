@@ -4,6 +4,7 @@
 #include <stddef.h>
 
 const cmd *const cmds[] = {
+    &cmd_render,
     &cmd_key,
     &cmd_feedback,
     &cmd_audit,

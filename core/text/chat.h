@@ -21,10 +21,11 @@ typedef struct chat chat; /* immutable after chat_open, shared by threads */
 int chat_open(chat **out, const char *dir, const char *template_file, hone_err *e);
 void chat_close(chat *c);
 
-const char *chat_digest(const chat *c); /* SHA-256 of the template text, 64 hex digits */
-const char *chat_source(const chat *c); /* the template text, to travel with an adapter */
-const char *
-chat_tool_source(const chat *c); /* the "tool_use" template; NULL when there is none of its own */
+const char *chat_source(const chat *c);      /* the template text, to travel with an adapter */
+const char *chat_tool_source(const chat *c); /* the "tool_use" template; NULL without one */
+/* SHA-256 of the template text, 64 hex digits; where there is a "tool_use" template, of the two
+ * texts with a NUL between them. */
+const char *chat_digest(const chat *c);
 
 /* Writes the template as chat_template.jinja (and additional_chat_templates/tool_use.jinja) into
  * dir. */
@@ -32,12 +33,15 @@ int chat_save(const chat *c, const char *dir, hone_err *e);
 
 typedef struct chat_options {
     bool add_generation_prompt;
+    bool train_lead;     /* see chat_encode */
     const json_t *tools; /* array of tool schemas, or NULL */
     const json_t *extra; /* object of more template variables (chat_template_kwargs), or NULL */
 } chat_options;
 
-/* Appends the prompt for `messages` (an array of objects that have a role) to out. EFORMAT for
- * messages of another shape and for what the template refuses ("template: <its message>"). */
+/* Appends the prompt for `messages`, an array of objects that each have a role, to out. Messages
+ * reach the template as transformers passes them on: without fields that are null, and with
+ * reasoning under each of its names (reasoning_content, thinking); and without our field "train".
+ * EFORMAT for messages of another shape and for what the template refuses. */
 int chat_render(const chat *c, const json_t *messages, const chat_options *o, buf *out,
                 hone_err *e);
 
@@ -51,14 +55,21 @@ typedef struct chat_tokens {
 
 typedef enum { CHAT_TRAIN_ALL, CHAT_TRAIN_LAST } chat_turns;
 
-/* Renders and encodes messages and marks the assistant's turns. A token is supervised when it
- * overlaps a span of an assistant message (see jinja_render), also when it begins in template text
- * before it; the turn goes on over the tokens that follow up to and including the first special
- * token, which must be a stop id of the tokenizer. CHAT_TRAIN_LAST supervises only the last
- * assistant message; a message with "train": false is never supervised, one with "train": true
- * always. EFORMAT when a supervised turn does not end with a stop token; ENOTFOUND when no token is
- * supervised (the caller may treat it as a rejected row). The caller frees with chat_tokens_free.
- */
+/* Renders and encodes messages, and marks the assistant's turns.
+ *
+ * A token is supervised when it overlaps the span of an assistant message (see jinja_render; the
+ * {% generation %} blocks where the template has them), also when it begins in the template text
+ * before it. The turn goes on over the tokens that follow, up to and including the first special
+ * token or stop id, which must be a stop id of the tokenizer. With o->train_lead a turn begins
+ * where the generation prompt for that message ends, so that the model learns also what the
+ * template writes before the message's first byte ("<think>", "<tool_call>").
+ *
+ * CHAT_TRAIN_LAST supervises only the last assistant message; a message with "train": false is
+ * never supervised, an assistant's with "train": true always.
+ *
+ * EFORMAT "message 2: ..." when a supervised turn ends without a stop token, when the template does
+ * not show it, and when the text begins with two BOS tokens; ENOTFOUND when no token is supervised
+ * (a caller may take it for a rejected row). The caller frees with chat_tokens_free. */
 int chat_encode(const chat *c, const tok *t, const json_t *messages, const chat_options *o,
                 chat_turns turns, chat_tokens *out, hone_err *e);
 void chat_tokens_free(chat_tokens *t); /* safe on a zeroed one */

@@ -105,7 +105,7 @@ void jinja_spans_free(jinja_spans *s)
     *s = (jinja_spans){0};
 }
 
-/* ---- rendering ------------------------------------------------------------------------------------------------- */
+/* ---- rendering ---- */
 
 /* Only what the template mentions is converted. */
 static int load_context(jrt *r, const json_t *context)
@@ -116,8 +116,8 @@ static int load_context(jrt *r, const json_t *context)
         jval v;
         if (j == NULL)
             continue;
-        int rc = strcmp(name, "messages") == 0 ? jval_messages(r, j, &v)
-                                               : jval_from_json(r, j, 0, &v);
+        int rc =
+            strcmp(name, "messages") == 0 ? jval_messages(r, j, &v) : jval_from_json(r, j, 0, &v);
         if (rc == 0)
             rc = jeval_set(r, r->frame, (int)i, v);
         if (rc != 0)
@@ -135,7 +135,6 @@ static void add_span(jinja_spans *s, jinja_span v)
     s->v[s->n++] = v;
 }
 
-/* The rest of a span that begins with run i: up to where another message speaks. */
 static void message_spans(const jbuf *b, jinja_spans *s)
 {
     jinja_span *last = NULL;
@@ -166,7 +165,8 @@ static void generation_spans(const jbuf *b, jinja_spans *s)
             continue;
         }
         if (tag.gen != number)
-            add_span(s, (jinja_span){.start = start, .said = start, .origin = -1, .generation = true});
+            add_span(s,
+                     (jinja_span){.start = start, .said = start, .origin = -1, .generation = true});
         number = tag.gen;
         jinja_span *last = &s->v[s->n - 1];
         last->end = end;
@@ -208,10 +208,8 @@ int jinja_render(const jinja *t, const json_t *context, const jinja_limits *lim,
     }
     if (rc == 0 && spans != NULL) {
         spans->n = 0;
-        if (t->generation)
-            generation_spans(&text, spans);
-        else
-            message_spans(&text, spans);
+        message_spans(&text, spans);
+        generation_spans(&text, spans);
     }
     arena_free(r.mem);
     return rc;

@@ -30,19 +30,19 @@ typedef struct jinja_limits {
 typedef struct jinja_span {
     size_t start, end;
     size_t said; /* end of the message's own last byte; == end unless `generation` */
-    int origin; /* index into the context's `messages`; -1: a generation block that shows no message
-                 */
-    bool generation; /* made by a {% generation %} block */
+    int origin;  /* index into the context's `messages`; -1: a generation block that shows none */
+    bool generation; /* the output of a {% generation %} block */
 } jinja_span;
 
-/* Spans in the order of the output. Zero it before use; jinja_render replaces the contents. */
+/* The spans of messages in the order of the output, then those of generation blocks. Zero it before
+ * use; jinja_render replaces the contents. */
 typedef struct jinja_spans {
     jinja_span *v;
     size_t n, cap;
 } jinja_spans;
 
-/* Parses UTF-8 source. EFORMAT "line 3: ..." for a syntax error, EUNSUPPORTED for what is refused
- * by name, ELIMIT for nesting deeper than 200 or a source longer than 1 MB. */
+/* Parses UTF-8 source. EFORMAT "template: line 3: ..." for a syntax error, EUNSUPPORTED for what is
+ * refused by name, ELIMIT for nesting deeper than 200 or a source longer than 1 MB. */
 int jinja_compile(jinja **out, const char *src, size_t len, hone_err *e);
 void jinja_free(jinja *t);
 bool jinja_has_generation(const jinja *t); /* it has a {% generation %} block */
@@ -52,12 +52,12 @@ bool jinja_has_generation(const jinja *t); /* it has a {% generation %} block */
  * `spans` (may be NULL) says which bytes came from which message. Every scalar below
  * context["messages"][i], except `role`, carries the origin i; concatenation, slices, strip, split,
  * replace and loops keep it byte by byte, every other function gives its whole result the origin
- * that its tagged inputs share. A span goes from the first to the last byte of message i in a
+ * that its tagged inputs share. The span of message i goes from its first to its last byte in a
  * stretch of output that no other message interrupts, so template text between two pieces of a
- * message belongs to it. When the template has {% generation %} blocks their output is the spans.
+ * message belongs to it. A {% generation %} block has a span of its own, its whole output.
  *
- * EFORMAT "line 3: ..." when the template fails or calls raise_exception (then "template: <its
- * message>"); ELIMIT. After an error `out` holds what it held before. */
+ * EFORMAT "template: line 3: ..." where the template fails, "template: <message>" where it calls
+ * raise_exception; ELIMIT. After an error `out` holds what it held before. */
 int jinja_render(const jinja *t, const json_t *context, const jinja_limits *lim, buf *out,
                  jinja_spans *spans, hone_err *e);
 void jinja_spans_free(jinja_spans *s); /* safe on a zeroed one */

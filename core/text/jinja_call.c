@@ -7,7 +7,7 @@
 
 enum { MAX_PARAMS = 8 }; /* of a row of a table */
 
-/* ---- arguments ------------------------------------------------------------------------------------------------- */
+/* ---- arguments ---- */
 
 static int add_star(jrt *r, const jnode *star, jval *pos, size_t at, size_t *n, jval **out)
 {
@@ -132,7 +132,7 @@ int jcall_builtin(jrt *r, const jbuiltin *b, jval self, const jcall *c, jval *ou
     return b->fn(r, self, &bound, out);
 }
 
-/* ---- macros ---------------------------------------------------------------------------------------------------- */
+/* ---- macros ---- */
 
 static const jval *find_kw(const jcall *c, const jstr *name)
 {
@@ -194,8 +194,8 @@ static int bind_params(jrt *r, const jmacro *m, const jcall *c)
     return 0;
 }
 
-/* caller, kwargs and varargs, and the arguments that nothing takes. */
-static int bind_rest(jrt *r, const jmacro *m, const jcall *c)
+/* Keyword arguments that are no parameters: caller, kwargs, or a mistake. */
+static int bind_keywords(jrt *r, const jmacro *m, const jcall *c)
 {
     jval kwargs = {.kind = J_DICT}, v;
     bool caller = false;
@@ -214,22 +214,27 @@ static int bind_rest(jrt *r, const jmacro *m, const jcall *c)
                           (int)name->n, name->p);
         }
     }
-    if (rc == 0 && m->caller && !caller) {
-        rc = jval_undef_hint(r, "No caller defined", &v);
-        if (rc == 0)
-            rc = set_named(r, "caller", v);
-    }
     if (rc == 0 && m->kwargs)
         rc = set_named(r, "kwargs", kwargs);
+    if (rc != 0 || !m->caller || caller)
+        return rc;
+    rc = jval_undef_hint(r, "No caller defined", &v);
+    return rc == 0 ? set_named(r, "caller", v) : rc;
+}
+
+/* Positional arguments past the last parameter. */
+static int bind_extra(jrt *r, const jmacro *m, const jcall *c)
+{
     size_t extra = c->n_pos > m->n_param ? c->n_pos - m->n_param : 0;
-    if (rc == 0 && extra > 0 && !m->varargs)
+    jval v;
+    if (extra > 0 && !m->varargs)
         return jrt_fail(r, "macro '%s' takes not more than %zu argument(s)", m->name->p,
                         m->n_param);
-    if (rc != 0 || !m->varargs)
-        return rc;
-    rc = jval_seq(r, J_TUPLE, extra, &v);
-    for (size_t i = 0; rc == 0 && i < extra; i++)
-        v.seq->v[i] = c->pos[m->n_param + i];
+    if (!m->varargs)
+        return 0;
+    int rc = jval_seq(r, J_TUPLE, extra, &v);
+    if (rc == 0 && extra > 0)
+        memcpy(v.seq->v, c->pos + m->n_param, extra * sizeof(jval));
     return rc == 0 ? set_named(r, "varargs", v) : rc;
 }
 
@@ -244,7 +249,9 @@ int jcall_macro(jrt *r, const jmacro *m, jframe *closure, const jcall *c, jval *
     if (rc == 0)
         rc = bind_params(r, m, c);
     if (rc == 0)
-        rc = bind_rest(r, m, c);
+        rc = bind_keywords(r, m, c);
+    if (rc == 0)
+        rc = bind_extra(r, m, c);
     r->out = &own;
     if (rc == 0)
         rc = jeval_block(r, &m->body);
@@ -275,7 +282,7 @@ int jcall_value(jrt *r, jval f, const jcall *c, jval *out)
 
 int jcall_node(jrt *r, const jnode *n, const jval *caller, jval *out)
 {
-    static const jstr caller_name = {.p = "caller", .n = 6};
+    static const jstr caller_name = {.p = "caller", .n = 6, .chars = 6};
     jval f;
     jcall c;
     int rc = jeval(r, n->a, &f);
@@ -295,7 +302,7 @@ int jcall_node(jrt *r, const jnode *n, const jval *caller, jval *out)
     return rc == 0 ? jcall_value(r, f, &c, out) : rc;
 }
 
-/* ---- global functions ------------------------------------------------------------------------------------------ */
+/* ---- global functions ---- */
 
 static int g_range(jrt *r, jval self, const jcall *c, jval *out)
 {

@@ -1,5 +1,5 @@
-/* Characters whose upper or title case is more than one code point, or whose title case is neither: Unicode's
- * SpecialCasing, the part that holds everywhere. Sorted. */
+/* Characters whose upper or title case is more than one code point, or whose title case is neither:
+ * Unicode's SpecialCasing, the part that holds everywhere. Sorted. */
 #include "core/text/jinja_int.h"
 
 typedef struct case_row {

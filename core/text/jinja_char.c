@@ -1,4 +1,5 @@
-/* Code points as Python's str sees them: white space, line breaks, classes and case, over utf8proc's tables. */
+/* Code points as Python's str sees them: white space, line breaks, classes and case, over
+ * utf8proc's tables. */
 #include "core/base/utf8.h"
 #include "core/text/jinja_int.h"
 
@@ -80,8 +81,11 @@ bool jchar_alnum(uint32_t c)
 
 bool jchar_upper(uint32_t c)
 {
-    static const range more[] = {
-        {0x2160, 0x216F}, {0x24B6, 0x24CF}, {0x1F130, 0x1F149}, {0x1F150, 0x1F169}, {0x1F170, 0x1F189}};
+    static const range more[] = {{0x2160, 0x216F},
+                                 {0x24B6, 0x24CF},
+                                 {0x1F130, 0x1F149},
+                                 {0x1F150, 0x1F169},
+                                 {0x1F170, 0x1F189}};
     return category(c) == UTF8PROC_CATEGORY_LU || IN(more, c);
 }
 
@@ -135,7 +139,7 @@ size_t jchar_space_before(const char *p, size_t n)
     return n - end;
 }
 
-/* ---- case ------------------------------------------------------------------------------------------------------ */
+/* ---- case ---- */
 
 int jchar_map(uint32_t c, jcase to, uint32_t dst[3])
 {

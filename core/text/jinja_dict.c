@@ -111,8 +111,7 @@ static int find(jrt *r, const jdict *d, jval key, uint32_t hash, size_t *out)
         }
         return 0;
     }
-    for (size_t at = hash & (d->n_index - 1); d->index[at] != 0;
-         at = (at + 1) & (d->n_index - 1)) {
+    for (size_t at = hash & (d->n_index - 1); d->index[at] != 0; at = (at + 1) & (d->n_index - 1)) {
         size_t i = d->index[at] - 1;
         int rc = key_is(r, &d->e[i], key, hash, &yes);
         if (rc != 0)

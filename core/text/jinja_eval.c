@@ -1,10 +1,10 @@
-/* Walks the tree: a function a kind of node, in two tables. Scopes are those of Jinja: for, macro, call, with, set
- * blocks and filter blocks have one of their own, if has none. */
+/* Walks the tree: a function a kind of node, in two tables. Scopes are those of Jinja: for, macro,
+ * call, with, set blocks and filter blocks have one of their own, if has none. */
 #include "core/text/jinja_int.h"
 
 #include <string.h>
 
-/* ---- scopes ---------------------------------------------------------------------------------------------------- */
+/* ---- scopes ---- */
 
 int jeval_frame(jrt *r, jframe *up, jframe **out)
 {
@@ -55,9 +55,9 @@ static int unpack(jrt *r, const jblock *targets, jval v)
     size_t n;
     int rc = jiter_all(r, v, &items, &n);
     if (rc == 0 && n != targets->n)
-        rc = n > targets->n
-                 ? jrt_fail(r, "too many values to unpack (expected %zu)", targets->n)
-                 : jrt_fail(r, "not enough values to unpack (expected %zu, got %zu)", targets->n, n);
+        rc = n > targets->n ? jrt_fail(r, "too many values to unpack (expected %zu)", targets->n)
+                            : jrt_fail(r, "not enough values to unpack (expected %zu, got %zu)",
+                                       targets->n, n);
     for (size_t i = 0; rc == 0 && i < n; i++)
         rc = jeval_assign(r, targets->v[i], items[i]);
     return rc;
@@ -102,7 +102,7 @@ int jeval_capture(jrt *r, const jblock *b, jval *out)
     return rc == 0 ? jbuf_done(r, &own, out) : rc;
 }
 
-/* ---- statements ------------------------------------------------------------------------------------------------ */
+/* ---- statements ---- */
 
 typedef int exec_fn(jrt *r, const jnode *n);
 
@@ -275,7 +275,7 @@ int jeval_block(jrt *r, const jblock *b)
     return rc;
 }
 
-/* ---- expressions ----------------------------------------------------------------------------------------------- */
+/* ---- expressions ---- */
 
 typedef int eval_fn(jrt *r, const jnode *n, jval *out);
 

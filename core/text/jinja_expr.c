@@ -1,5 +1,5 @@
-/* Expressions: Jinja's grammar, one function a level of precedence. Nesting is bounded by jparser.depth; chains of
- * operators, filters and subscripts are loops. */
+/* Expressions: Jinja's grammar, one function a level of precedence. Nesting is bounded by
+ * jparser.depth; chains of operators, filters and subscripts are loops. */
 #include "core/base/mem.h"
 #include "core/text/jinja_int.h"
 
@@ -35,9 +35,10 @@ static jnode *two(jparser *p, jnode_kind kind, int line, jnode *a, jnode *b)
     return n;
 }
 
-/* ---- primary expressions --------------------------------------------------------------------------------------- */
+/* ---- primary expressions ---- */
 
-/* Expressions up to the closing bracket, with a comma between and perhaps after; `pairs`: key: value. */
+/* Expressions up to the closing bracket, with a comma between and perhaps after; `pairs`: key:
+ * value. */
 static int parse_items(jparser *p, const char *close, bool pairs, jblock *list)
 {
     size_t cap = 0;
@@ -86,9 +87,12 @@ static int parse_name(jparser *p, bool namespaces, jnode **out)
         const char *name;
         jval v;
     } constants[] = {
-        {"true", {.kind = J_BOOL, .b = true}},   {"True", {.kind = J_BOOL, .b = true}},
-        {"false", {.kind = J_BOOL, .b = false}}, {"False", {.kind = J_BOOL, .b = false}},
-        {"none", {.kind = J_NONE}},              {"None", {.kind = J_NONE}},
+        {"true", {.kind = J_BOOL, .b = true}},
+        {"True", {.kind = J_BOOL, .b = true}},
+        {"false", {.kind = J_BOOL, .b = false}},
+        {"False", {.kind = J_BOOL, .b = false}},
+        {"none", {.kind = J_NONE}},
+        {"None", {.kind = J_NONE}},
     };
     const jtoken *t = p->tok++;
     for (size_t i = 0; i < sizeof constants / sizeof *constants; i++)
@@ -161,7 +165,7 @@ static int parse_primary(jparser *p, bool namespaces, jnode **out)
                        jparse_token_text(shown, sizeof shown, t));
 }
 
-/* ---- what follows a primary expression ------------------------------------------------------------------------- */
+/* ---- what follows a primary expression ---- */
 
 static int parse_one_arg(jparser *p, jargs *a, size_t *cap, size_t *cap_kw)
 {
@@ -178,8 +182,8 @@ static int parse_one_arg(jparser *p, jargs *a, size_t *cap, size_t *cap_kw)
         *p->tok[1].p == '=') {
         const jstr *name = jstr_const(p->t->mem, p->tok->p, p->tok->n);
         p->tok += 2;
-        int rc = a->star2 != NULL ? jparse_fail(p, HONE_EFORMAT, line, "%s", wrong)
-                                  : jparse_expr(p, &n);
+        int rc =
+            a->star2 != NULL ? jparse_fail(p, HONE_EFORMAT, line, "%s", wrong) : jparse_expr(p, &n);
         if (rc != 0)
             return rc;
         jblock kw = {a->kw, a->n_kw};
@@ -249,9 +253,7 @@ static int parse_index(jparser *p, jnode **out)
     }
     if (n == 0) {
         *out = part[0];
-        return part[0] != NULL
-                   ? 0
-                   : jparse_fail(p, HONE_EFORMAT, line, "a subscript is missing");
+        return part[0] != NULL ? 0 : jparse_fail(p, HONE_EFORMAT, line, "a subscript is missing");
     }
     *out = two(p, N_SLICE, line, part[0], part[1]);
     (*out)->c = part[2];
@@ -297,8 +299,7 @@ static int parse_subscript(jparser *p, jnode **node)
         return parse_brackets_after(p, n);
     }
     if (p->tok->kind == T_INT) {
-        *node = two(p, N_GETITEM, t->line, *node,
-                    constant(p, t->line, jval_int(p->tok->i)));
+        *node = two(p, N_GETITEM, t->line, *node, constant(p, t->line, jval_int(p->tok->i)));
     } else {
         n = two(p, N_GETATTR, t->line, *node, NULL);
         n->val = text_value(p, p->tok->p, p->tok->n);
@@ -440,7 +441,7 @@ static int parse_unary(jparser *p, bool with_filter, jnode **out)
     return rc == 0 && with_filter ? parse_after_unary(p, out) : rc;
 }
 
-/* ---- operators, from tight to loose ---------------------------------------------------------------------------- */
+/* ---- operators, from tight to loose ---- */
 
 typedef int parse_fn(jparser *p, jnode **out);
 

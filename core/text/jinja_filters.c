@@ -1,4 +1,5 @@
-/* Filters on one value: text, numbers, JSON, defaults. A filter is a row here and a function above. */
+/* Filters on one value: text, numbers, JSON, defaults. A filter is a row here and a function above.
+ */
 #include "core/base/utf8.h"
 #include "core/text/jinja_int.h"
 
@@ -12,7 +13,7 @@ static bool given(jval v)
     return v.kind != J_MISSING && v.kind != J_NONE;
 }
 
-/* ---- any value ------------------------------------------------------------------------------------------------- */
+/* ---- any value ---- */
 
 static int f_default(jrt *r, jval self, const jcall *c, jval *out)
 {
@@ -39,8 +40,9 @@ static int f_length(jrt *r, jval self, const jcall *c, jval *out)
 /* The fields of tojson: indent is a number of blanks or text, separators a pair. */
 static int json_style(jrt *r, const jcall *c, jjson_style *style)
 {
-    static const jstr comma = {.p = ", ", .n = 2}, short_comma = {.p = ",", .n = 1},
-                      colon = {.p = ": ", .n = 2};
+    static const jstr comma = {.p = ", ", .n = 2, .chars = 2},
+                      short_comma = {.p = ",", .n = 1, .chars = 1},
+                      colon = {.p = ": ", .n = 2, .chars = 2};
     jval indent = c->v[1], separators = c->v[2];
     style->ascii = jval_true(c->v[0]);
     style->sort = jval_true(c->v[3]);
@@ -86,7 +88,7 @@ static int f_tojson(jrt *r, jval self, const jcall *c, jval *out)
     return jbuf_done(r, &b, out);
 }
 
-/* ---- text ------------------------------------------------------------------------------------------------------ */
+/* ---- text ---- */
 
 static int text_case(jrt *r, jval self, jtext_case how, jval *out)
 {
@@ -206,7 +208,7 @@ static int f_forceescape(jrt *r, jval self, const jcall *c, jval *out)
 
 static int indention(jrt *r, jval width, jval *out)
 {
-    static const jstr blank = {.p = " ", .n = 1}, empty = {.p = "", .n = 0};
+    static const jstr blank = {.p = " ", .n = 1, .chars = 1}, empty = {.p = "", .n = 0, .chars = 0};
     int64_t n = 4;
     if (width.kind == J_STR) {
         *out = width;
@@ -242,7 +244,7 @@ static int f_indent(jrt *r, jval self, const jcall *c, jval *out)
 
 static int f_center(jrt *r, jval self, const jcall *c, jval *out)
 {
-    static const jstr blank = {.p = " ", .n = 1};
+    static const jstr blank = {.p = " ", .n = 1, .chars = 1};
     jval s;
     int64_t width = 80;
     int rc = jprint_str(r, self, &s);
@@ -266,8 +268,8 @@ static int f_truncate(jrt *r, jval self, const jcall *c, jval *out)
         rc = jval_to_int(r, c->v[3], "leeway", &leeway);
     if (rc == 0)
         rc = jval_len(r, self, &n);
-    if (rc == 0 && (self.kind != J_STR || end.kind != J_STR))
-        rc = jrt_fail(r, "truncate needs text");
+    if (rc == 0 && end.kind != J_STR)
+        rc = jrt_fail(r, "truncate needs text as its end");
     if (rc != 0)
         return rc;
     int64_t keep = length - (int64_t)jstr_chars(end.s);
@@ -277,6 +279,8 @@ static int f_truncate(jrt *r, jval self, const jcall *c, jval *out)
         *out = self;
         return 0;
     }
+    if (self.kind != J_STR)
+        return jrt_fail(r, "truncate needs text, not %s", jval_type(self));
     size_t to = jstr_offset(self.s, (size_t)keep);
     if (!jval_true(c->v[1])) {
         const char *space = memrchr(self.s->p, ' ', to);
@@ -315,7 +319,7 @@ static int f_format(jrt *r, jval self, const jcall *c, jval *out)
     return rc == 0 ? jformat_percent(r, s.s, c, J_NIL, out) : rc;
 }
 
-/* ---- numbers --------------------------------------------------------------------------------------------------- */
+/* ---- numbers ---- */
 
 static int whole(jrt *r, double f, int32_t msg, jval *out)
 {
@@ -348,11 +352,11 @@ static int f_int(jrt *r, jval self, const jcall *c, jval *out)
         return jrt_fail(r, "cannot convert float infinity to integer");
     if (!jval_is_num(self) || (self.kind == J_FLOAT && isnan(self.f)))
         return 0;
-    return self.kind == J_FLOAT
-               ? whole(r, self.f, self.msg, out)
-               : (*out = (jval){.kind = J_INT, .msg = self.msg,
-                                .i = self.kind == J_INT ? self.i : self.b},
-                  0);
+    return self.kind == J_FLOAT ? whole(r, self.f, self.msg, out)
+                                : (*out = (jval){.kind = J_INT,
+                                                 .msg = self.msg,
+                                                 .i = self.kind == J_INT ? self.i : self.b},
+                                   0);
 }
 
 static int f_float(jrt *r, jval self, const jcall *c, jval *out)
@@ -411,12 +415,11 @@ static int f_round(jrt *r, jval self, const jcall *c, jval *out)
         return jop_plus(r, self, out);
     double scale = pow(10, (double)digits), f = jval_num(self);
     *out = (jval){.kind = J_FLOAT, .msg = self.msg};
-    out->f = common ? round_to(f, (int)digits)
-                    : (up ? ceil(f * scale) : floor(f * scale)) / scale;
+    out->f = common ? round_to(f, (int)digits) : (up ? ceil(f * scale) : floor(f * scale)) / scale;
     return 0;
 }
 
-/* ---- the table ------------------------------------------------------------------------------------------------- */
+/* ---- the table ---- */
 
 /* clang-format off */
 const jbuiltin jinja_text_filters[] = {

@@ -1,11 +1,27 @@
-/* Filters on sequences. map, select and their kin give a generator, as in Jinja: always true, and empty once taken. */
+/* Filters on sequences. map, select and their kin give a generator, as in Jinja: always true, and
+ * empty once taken. Its items are made at once, but an error in making them shows only where Python
+ * would meet it, when the items before it have been taken. */
 #include "core/text/jinja_int.h"
 
 #include <string.h>
 
-static int to_gen(jrt *r, jval *v, size_t n, jval *out)
+/* The items that came before status rc, as a generator. */
+static int to_gen(jrt *r, int rc, jval *v, size_t n, jval *out)
 {
-    return jval_gen(r, v, n, "generator", out);
+    if (rc != 0 && rc != HONE_EFORMAT)
+        return rc;
+    char *error = NULL;
+    if (rc != 0) {
+        size_t len = strlen(r->e->msg);
+        rc = jrt_alloc(r, len + 1, &error);
+        if (rc == 0)
+            memcpy(error, r->e->msg, len);
+    }
+    if (rc == 0)
+        rc = jval_gen(r, v, n, "generator", out);
+    if (rc == 0)
+        out->gen->error = error;
+    return rc;
 }
 
 static int lower_key(jrt *r, bool case_sensitive, jval *v)
@@ -13,7 +29,7 @@ static int lower_key(jrt *r, bool case_sensitive, jval *v)
     return case_sensitive || v->kind != J_STR ? 0 : jchar_text(r, v->s, JTEXT_LOWER, v);
 }
 
-/* ---- sorting --------------------------------------------------------------------------------------------------- */
+/* ---- sorting ---- */
 
 /* Merges the sorted halves [lo, mid) and [mid, hi) of `order`. */
 static int merge(jrt *r, const jval *keys, size_t *order, size_t *tmp, size_t lo, size_t mid,
@@ -63,7 +79,7 @@ int jsort(jrt *r, jval *v, const jval *keys, size_t n, bool reverse)
 /* The list of an item's attributes "a.b,c", as sort compares them. */
 static int sort_key(jrt *r, jval item, jval attribute, bool case_sensitive, jval *out)
 {
-    static const jstr comma = {.p = ",", .n = 1};
+    static const jstr comma = {.p = ",", .n = 1, .chars = 1};
     jval paths;
     if (attribute.kind == J_STR) {
         int rc = jtext_split(r, attribute.s, &comma, -1, false, &paths);
@@ -163,56 +179,63 @@ static int f_max(jrt *r, jval self, const jcall *c, jval *out)
     return min_or_max(r, self, c, true, out);
 }
 
+/* (grouper, list) of v[0..n), whose keys are `key`. */
+static int make_group(jrt *r, jval *v, size_t n, jval key, const jcall *c, jval *out)
+{
+    jval own = key;
+    bool exact = jval_true(c->v[2]);
+    int rc = exact ? 0 : jget_path(r, v[0], c->v[0], &own); /* the first item's own spelling */
+    if (rc == 0)
+        rc = jval_seq(r, J_TUPLE, 2, out);
+    if (rc == 0)
+        rc = jval_seq(r, J_LIST, 0, &out->seq->v[1]);
+    if (rc != 0)
+        return rc;
+    out->seq->group = true;
+    out->seq->v[0] = own.kind == J_UNDEF ? key : own;
+    *out->seq->v[1].seq = (jseq){.v = v, .n = n};
+    return 0;
+}
+
+static int group_key(jrt *r, jval item, const jcall *c, jval *out)
+{
+    int rc = jget_path(r, item, c->v[0], out);
+    if (rc == 0 && out->kind == J_UNDEF && c->v[1].kind != J_MISSING && c->v[1].kind != J_NONE)
+        *out = c->v[1];
+    return rc == 0 ? lower_key(r, jval_true(c->v[2]), out) : rc;
+}
+
 static int f_groupby(jrt *r, jval self, const jcall *c, jval *out)
 {
     jval *v, *keys;
-    size_t n, groups = 0;
-    bool exact = jval_true(c->v[2]);
+    size_t n, groups = 0, end;
     int rc = jiter_all(r, self, &v, &n);
     if (rc == 0)
         rc = jrt_array(r, n, sizeof *keys, &keys);
-    for (size_t i = 0; rc == 0 && i < n; i++) {
-        rc = jget_path(r, v[i], c->v[0], &keys[i]);
-        if (keys[i].kind == J_UNDEF && c->v[1].kind != J_MISSING && c->v[1].kind != J_NONE)
-            keys[i] = c->v[1];
-        if (rc == 0)
-            rc = lower_key(r, exact, &keys[i]);
-    }
+    for (size_t i = 0; rc == 0 && i < n; i++)
+        rc = group_key(r, v[i], c, &keys[i]);
     if (rc == 0)
         rc = jsort(r, v, keys, n, false);
     if (rc == 0)
         rc = jsort(r, keys, keys, n, false);
     if (rc == 0)
         rc = jval_seq(r, J_LIST, n, out);
-    for (size_t i = 0, end; rc == 0 && i < n; i = end) {
+    for (size_t i = 0; rc == 0 && i < n; i = end) {
         bool same = true;
         for (end = i + 1; rc == 0 && end < n; end++) {
             rc = jval_eq(r, keys[i], keys[end], &same);
             if (!same)
                 break;
         }
-        jval *g = &out->seq->v[groups++], grouper = keys[i];
-        if (rc == 0 && !exact && v[i].kind != J_UNDEF) { /* the first item's own spelling */
-            rc = jget_path(r, v[i], c->v[0], &grouper);
-            if (grouper.kind == J_UNDEF)
-                grouper = keys[i];
-        }
         if (rc == 0)
-            rc = jval_seq(r, J_TUPLE, 2, g);
-        if (rc == 0)
-            rc = jval_seq(r, J_LIST, 0, &g->seq->v[1]);
-        if (rc != 0)
-            break;
-        g->seq->group = true;
-        g->seq->v[0] = grouper;
-        *g->seq->v[1].seq = (jseq){.v = v + i, .n = end - i};
+            rc = make_group(r, v + i, end - i, keys[i], c, &out->seq->v[groups++]);
     }
     if (rc == 0)
         out->seq->n = groups;
     return rc;
 }
 
-/* ---- picking --------------------------------------------------------------------------------------------------- */
+/* ---- picking ---- */
 
 static int f_first(jrt *r, jval self, const jcall *c, jval *out)
 {
@@ -260,10 +283,10 @@ static int f_items(jrt *r, jval self, const jcall *c, jval *out)
     size_t n = 0;
     int rc = 0;
     if (self.kind != J_DICT && self.kind != J_UNDEF)
-        return jrt_fail(r, "Can only get item pairs from a mapping.");
-    if (self.kind == J_DICT)
+        rc = jrt_fail(r, "Can only get item pairs from a mapping.");
+    else if (self.kind == J_DICT)
         rc = jiter_all(r, (jval){.kind = J_VIEW, .view = &view}, &v, &n);
-    return rc == 0 ? to_gen(r, v, n, out) : rc;
+    return to_gen(r, rc, v, n, out);
 }
 
 static int f_reverse(jrt *r, jval self, const jcall *c, jval *out)
@@ -308,10 +331,10 @@ static int f_unique(jrt *r, jval self, const jcall *c, jval *out)
         v[kept++] = v[i];
         rc = jdict_put(r, d, key, J_NIL);
     }
-    return rc == 0 ? to_gen(r, v, kept, out) : rc;
+    return to_gen(r, rc, v, kept, out);
 }
 
-/* ---- lists of lists -------------------------------------------------------------------------------------------- */
+/* ---- lists of lists ---- */
 
 static int part(jrt *r, const jval *v, size_t n, size_t fill, jval with, jval *out)
 {
@@ -330,50 +353,50 @@ static bool filled(jval with)
     return with.kind != J_MISSING && with.kind != J_NONE;
 }
 
+static int count_of(jrt *r, jval v, const char *what, size_t *out)
+{
+    int64_t n = 0;
+    int rc = jval_to_int(r, v, what, &n);
+    if (rc == 0 && (n <= 0 || n > JINJA_MAX_RANGE))
+        rc = jrt_fail(r, "%s must be from 1 to %d", what, JINJA_MAX_RANGE);
+    *out = (size_t)n;
+    return rc;
+}
+
 static int f_batch(jrt *r, jval self, const jcall *c, jval *out)
 {
-    jval *v, *rows;
-    size_t n, k = 0;
-    int64_t size;
+    jval *v, *rows = NULL;
+    size_t n, width, made = 0;
     int rc = jiter_all(r, self, &v, &n);
     if (rc == 0)
-        rc = jval_to_int(r, c->v[0], "linecount", &size);
-    if (rc == 0 && (size <= 0 || size > JINJA_MAX_RANGE))
-        rc = jrt_fail(r, "linecount must be from 1 to %d", JINJA_MAX_RANGE);
-    if (rc != 0)
-        return rc;
-    size_t width = (size_t)size;
-    rc = jrt_array(r, n / width + 1, sizeof *rows, &rows);
+        rc = count_of(r, c->v[0], "linecount", &width);
+    if (rc == 0)
+        rc = jrt_array(r, n / width + 1, sizeof *rows, &rows);
     for (size_t i = 0; rc == 0 && i < n; i += width) {
         size_t have = n - i < width ? n - i : width;
-        rc = part(r, v + i, have, filled(c->v[1]) ? width - have : 0, c->v[1], &rows[k++]);
+        rc = part(r, v + i, have, filled(c->v[1]) ? width - have : 0, c->v[1], &rows[made++]);
     }
-    return rc == 0 ? to_gen(r, rows, k, out) : rc;
+    return to_gen(r, rc, rows, rc == 0 ? made : 0, out);
 }
 
 static int f_slice(jrt *r, jval self, const jcall *c, jval *out)
 {
-    jval *v, *rows;
-    size_t n, at = 0;
-    int64_t slices;
+    jval *v, *rows = NULL;
+    size_t n, at = 0, count = 0;
     int rc = jiter_all(r, self, &v, &n);
     if (rc == 0)
-        rc = jval_to_int(r, c->v[0], "slices", &slices);
-    if (rc == 0 && (slices <= 0 || slices > JINJA_MAX_RANGE))
-        rc = jrt_fail(r, "slices must be from 1 to %d", JINJA_MAX_RANGE);
-    if (rc != 0)
-        return rc;
-    size_t count = (size_t)slices, extra = n % count;
-    rc = jrt_array(r, count, sizeof *rows, &rows);
+        rc = count_of(r, c->v[0], "slices", &count);
+    if (rc == 0)
+        rc = jrt_array(r, count, sizeof *rows, &rows);
     for (size_t i = 0; rc == 0 && i < count; i++) {
-        size_t have = n / count + (i < extra);
+        size_t extra = n % count, have = n / count + (i < extra);
         rc = part(r, v + at, have, filled(c->v[1]) && i >= extra, c->v[1], &rows[i]);
         at += have;
     }
-    return rc == 0 ? to_gen(r, rows, count, out) : rc;
+    return to_gen(r, rc, rows, rc == 0 ? count : 0, out);
 }
 
-/* ---- joining --------------------------------------------------------------------------------------------------- */
+/* ---- joining ---- */
 
 static int map_path(jrt *r, jval *v, size_t n, jval path)
 {
@@ -415,27 +438,22 @@ static int f_sum(jrt *r, jval self, const jcall *c, jval *out)
     return rc;
 }
 
-/* ---- map and select -------------------------------------------------------------------------------------------- */
+/* ---- map and select ---- */
 
-static int map_attribute(jrt *r, const jcall *c, jval *v, size_t n)
+/* The arguments of map(attribute=..., default=...). */
+static int map_arguments(jrt *r, const jcall *c, jval *path, jval *fallback)
 {
-    jval path = J_NIL, fallback = J_NIL;
+    *path = *fallback = J_NIL;
     for (size_t i = 0; i < c->n_kw; i++) {
         if (jstr_is(c->kw[i].name, "attribute"))
-            path = c->kw[i].val;
+            *path = c->kw[i].val;
         else if (jstr_is(c->kw[i].name, "default"))
-            fallback = c->kw[i].val;
+            *fallback = c->kw[i].val;
         else
             return jrt_fail(r, "Unexpected keyword argument '%.*s'", (int)c->kw[i].name->n,
                             c->kw[i].name->p);
     }
-    int rc = 0;
-    for (size_t i = 0; rc == 0 && i < n; i++) {
-        rc = jget_path(r, v[i], path, &v[i]);
-        if (v[i].kind == J_UNDEF && fallback.kind != J_NONE)
-            v[i] = fallback;
-    }
-    return rc;
+    return 0;
 }
 
 /* The row named by an argument, and what follows it as the arguments of the row. */
@@ -451,7 +469,8 @@ static int named_row(jrt *r, const jcall *c, size_t at, const char *what, const 
         return jrt_fail_code(r, HONE_EUNSUPPORTED, "there is no %s '%.*s'", what,
                              name.kind == J_STR ? (int)name.s->n : 1,
                              name.kind == J_STR ? name.s->p : "?");
-    *rest = (jcall){.pos = c->pos + at + 1, .n_pos = c->n_pos - at - 1, .kw = c->kw, .n_kw = c->n_kw};
+    *rest =
+        (jcall){.pos = c->pos + at + 1, .n_pos = c->n_pos - at - 1, .kw = c->kw, .n_kw = c->n_kw};
     return 0;
 }
 
@@ -473,23 +492,25 @@ static int items_of(jrt *r, jval self, jval **out, size_t *n)
 
 static int f_map(jrt *r, jval self, const jcall *c, jval *out)
 {
-    jval *v;
-    size_t n;
-    const jbuiltin *row;
+    jval *v, path, fallback;
+    size_t n, made = 0;
+    const jbuiltin *row = NULL;
     jcall rest;
     int rc = items_of(r, self, &v, &n);
-    if (rc == 0 && c->n_pos == 0 && !has_kw(c, "attribute"))
-        rc = jrt_fail(r, "map requires a filter argument");
-    if (rc == 0 && c->n_pos == 0)
-        rc = map_attribute(r, c, v, n);
-    else if (rc == 0) {
+    if (rc == 0 && n > 0 && c->n_pos > 0)
         rc = named_row(r, c, 0, "filter", &row, &rest);
-        for (size_t i = 0; rc == 0 && i < n; i++) {
-            jval item = v[i];
-            rc = jcall_builtin(r, row, item, &rest, &v[i]);
-        }
+    else if (rc == 0 && n > 0)
+        rc = has_kw(c, "attribute") ? map_arguments(r, c, &path, &fallback)
+                                    : jrt_fail(r, "map requires a filter argument");
+    for (size_t i = 0; rc == 0 && i < n; i++) {
+        jval item = v[i];
+        rc = row != NULL ? jcall_builtin(r, row, item, &rest, &v[i])
+                         : jget_path(r, item, path, &v[i]);
+        if (row == NULL && v[i].kind == J_UNDEF && fallback.kind != J_NONE)
+            v[i] = fallback;
+        made += rc == 0;
     }
-    return rc == 0 ? to_gen(r, v, n, out) : rc;
+    return to_gen(r, rc, v, made, out);
 }
 
 static int choose(jrt *r, jval self, const jcall *c, bool by_attribute, bool wanted, jval *out)
@@ -499,9 +520,9 @@ static int choose(jrt *r, jval self, const jcall *c, bool by_attribute, bool wan
     const jbuiltin *row = NULL;
     jcall rest;
     int rc = items_of(r, self, &v, &n);
-    if (rc == 0 && by_attribute && c->n_pos == 0)
+    if (rc == 0 && n > 0 && by_attribute && c->n_pos == 0)
         rc = jrt_fail(r, "Missing parameter for attribute name");
-    if (rc == 0 && c->n_pos > at)
+    if (rc == 0 && n > 0 && c->n_pos > at)
         rc = named_row(r, c, at, "test", &row, &rest);
     for (size_t i = 0; rc == 0 && i < n; i++) {
         rc = jget_path(r, v[i], by_attribute ? c->pos[0] : J_NIL, &tested);
@@ -510,7 +531,7 @@ static int choose(jrt *r, jval self, const jcall *c, bool by_attribute, bool wan
         if (rc == 0 && jval_true(tested) == wanted)
             v[kept++] = v[i];
     }
-    return rc == 0 ? to_gen(r, v, kept, out) : rc;
+    return to_gen(r, rc, v, kept, out);
 }
 
 static int f_select(jrt *r, jval self, const jcall *c, jval *out)

@@ -1,5 +1,5 @@
-/* Python's two ways to format: "%s of %d" % values, and "{} of {}".format(values). The result belongs to the message
- * whose words are in it, when there is only one. */
+/* Python's two ways to format: "%s of %d" % values, and "{} of {}".format(values). The result
+ * belongs to the message whose words are in it, when there is only one. */
 #include "core/text/jinja_int.h"
 
 #include <ctype.h>
@@ -35,8 +35,9 @@ static int put_padded(jrt *r, jbuf *b, const spec *s, const char *lead, const js
     jtag tag = jstr_tag(body);
     size_t have = strlen(lead) + chars, room = s->width > have ? s->width - have : 0;
     size_t left = align == '>' ? room : align == '^' ? room / 2 : 0;
-    int rc = room > r->max_output ? jrt_fail_code(r, HONE_ELIMIT, "text longer than %zu bytes", r->max_output)
-                                  : jrt_steps(r, room);
+    int rc = room > r->max_output
+                 ? jrt_fail_code(r, HONE_ELIMIT, "text longer than %zu bytes", r->max_output)
+                 : jrt_steps(r, room);
     if (rc == 0)
         rc = pad(r, b, s, left, tag);
     if (rc == 0)
@@ -88,8 +89,7 @@ static int put_number(jrt *r, jbuf *b, const spec *s, bool negative, const char 
         digits = grouped;
     }
     int rc = jstr_new(r, digits, strlen(digits), (jtag){.msg = msg}, &body);
-    return rc != 0 ? rc
-                   : put_padded(r, b, s, lead, body.s, body.s->n, s->align ? s->align : '>');
+    return rc != 0 ? rc : put_padded(r, b, s, lead, body.s, body.s->n, s->align ? s->align : '>');
 }
 
 static int put_int(jrt *r, jbuf *b, const spec *s, int64_t i, int32_t msg)
@@ -160,14 +160,15 @@ static int put_numeric(jrt *r, jbuf *b, const spec *s, jval v)
     return put_int(r, b, s, v.kind == J_INT ? v.i : v.b, v.msg);
 }
 
-/* ---- percent --------------------------------------------------------------------------------------------------- */
+/* ---- percent ---- */
 
 typedef struct values {
     const jval *v; /* in order */
     size_t n, next;
     const jdict *named;
-    const jcall *call; /* for keyword arguments */
+    const jcall *call;        /* for keyword arguments */
     bool automatic, numbered; /* {} and {0} may not be mixed */
+    bool mapping;             /* the one value after % may be left over */
 } values;
 
 static int next_value(jrt *r, values *a, jval *out)
@@ -311,6 +312,7 @@ int jformat_percent(jrt *r, const jstr *fmt, const jcall *c, jval args, jval *ou
         a.v = &args;
         a.n = 1;
         a.named = args.kind == J_DICT ? args.dict : NULL;
+        a.mapping = args.kind == J_DICT || args.kind == J_LIST || args.kind == J_RANGE;
     }
     int rc = 0;
     for (size_t i = 0; rc == 0 && i < fmt->n;) {
@@ -323,7 +325,7 @@ int jformat_percent(jrt *r, const jstr *fmt, const jcall *c, jval args, jval *ou
             rc = percent_one(r, &b, fmt, &i, &a);
         }
     }
-    if (rc == 0 && a.next < a.n && a.named == NULL)
+    if (rc == 0 && a.next < a.n && !a.mapping)
         rc = jrt_fail(r, "not all arguments converted during string formatting");
     if (rc != 0)
         return rc;
@@ -331,40 +333,62 @@ int jformat_percent(jrt *r, const jstr *fmt, const jcall *c, jval args, jval *ou
     return jbuf_done(r, &b, out);
 }
 
-/* ---- braces ---------------------------------------------------------------------------------------------------- */
+/* ---- braces ---- */
 
-/* [[fill]align][sign][#][0][width][,][.precision][type] */
-static int parse_spec(jrt *r, const char *p, size_t n, spec *s)
+static bool is_one_of(const char *set, const char *p, size_t i, size_t n)
 {
-    size_t i = 0, first = 1;
-    while (first < n && (p[first] & 0xC0) == 0x80)
-        first++;
-    if (first < n && strchr("<>^=", p[first]) != NULL) {
+    return i < n && p[i] != '\0' && strchr(set, p[i]) != NULL;
+}
+
+/* Digits at *i, held at `limit`. */
+static size_t spec_number(const char *p, size_t *i, size_t n, size_t limit)
+{
+    size_t v = 0;
+    for (; *i < n && isdigit((unsigned char)p[*i]); (*i)++)
+        if (v <= limit)
+            v = v * 10 + (size_t)(p[*i] - '0');
+    return v;
+}
+
+/* [[fill]align][sign][#][0]; returns the bytes read. */
+static size_t spec_head(const char *p, size_t n, spec *s)
+{
+    size_t i = 0, fill = 1;
+    while (fill < n && (p[fill] & 0xC0) == 0x80)
+        fill++;
+    if (is_one_of("<>^=", p, fill, n)) {
         s->fill = p;
-        s->n_fill = first;
-        s->align = p[first];
-        i = first + 1;
-    } else if (n > 0 && strchr("<>^=", p[0]) != NULL) {
+        s->n_fill = fill;
+        s->align = p[fill];
+        i = fill + 1;
+    } else if (is_one_of("<>^=", p, 0, n)) {
         s->align = p[i++];
     }
-    if (i < n && strchr("+- ", p[i]) != NULL)
+    if (is_one_of("+- ", p, i, n))
         s->sign = p[i++];
-    if (i < n && p[i] == '#')
-        s->alt = p[i++] == '#';
-    if (i < n && p[i] == '0') {
+    s->alt = is_one_of("#", p, i, n);
+    i += s->alt;
+    if (is_one_of("0", p, i, n)) {
         i++;
-        if (s->align == 0)
-            s->align = '=', s->fill = "0", s->n_fill = 1;
+        if (s->align == 0) {
+            s->align = '=';
+            s->fill = "0";
+            s->n_fill = 1;
+        }
     }
-    for (; i < n && isdigit((unsigned char)p[i]); i++)
-        if (s->width <= r->max_output)
-            s->width = s->width * 10 + (size_t)(p[i] - '0');
-    if (i < n && p[i] == ',')
-        s->comma = p[i++] == ',';
-    if (i < n && p[i] == '.') {
-        for (s->precision = 0, i++; i < n && isdigit((unsigned char)p[i]); i++)
-            if (s->precision < MAX_PRECISION * 1000)
-                s->precision = s->precision * 10 + (p[i] - '0');
+    return i;
+}
+
+/* The head, then [width][,][.precision][type]. */
+static int parse_spec(jrt *r, const char *p, size_t n, spec *s)
+{
+    size_t i = spec_head(p, n, s);
+    s->width = spec_number(p, &i, n, r->max_output);
+    s->comma = is_one_of(",", p, i, n);
+    i += s->comma;
+    if (is_one_of(".", p, i, n)) {
+        i++;
+        s->precision = (int)spec_number(p, &i, n, MAX_PRECISION * 10);
     }
     if (i < n)
         s->type = p[i++];
@@ -391,32 +415,36 @@ static int put_field(jrt *r, jbuf *b, jval v, const char *p, size_t n)
     return put_text(r, b, &s, v);
 }
 
-/* The value that "name", "0", ".attr" and "[key]" parts lead to. */
+/* The value that "name", "0" or nothing names. */
+static int field_first(jrt *r, values *a, const char *p, size_t n, jval *out)
+{
+    int64_t index = 0;
+    bool number = n > 0 && isdigit((unsigned char)p[0]) && jtext_int(p, n, 10, &index) == 0;
+    if (n > 0 && !number)
+        return named_value(r, a, p, n, out);
+    a->automatic |= n == 0;
+    a->numbered |= number;
+    if (a->automatic && a->numbered)
+        return jrt_fail(r, "a format cannot mix {} and {0}");
+    if (number)
+        a->next = (size_t)index;
+    if (a->next >= a->n)
+        return jrt_fail(r, "a format asks for value %zu of %zu", a->next, a->n);
+    *out = a->v[a->next++];
+    return 0;
+}
+
+/* ... and where ".attr" and "[key]" parts lead from there. */
 static int field_value(jrt *r, values *a, const char *p, size_t n, jval *out)
 {
     size_t i = 0;
-    int64_t index;
-    int rc;
     while (i < n && p[i] != '.' && p[i] != '[')
         i++;
-    bool number = i > 0 && jtext_int(p, i, 10, &index) == 0 && isdigit((unsigned char)p[0]);
-    if (i == 0 || number) {
-        a->automatic |= i == 0;
-        a->numbered |= number;
-        if (a->automatic && a->numbered)
-            return jrt_fail(r, "a format cannot mix {} and {0}");
-        if (number)
-            a->next = (size_t)index;
-        if (a->next >= a->n)
-            return jrt_fail(r, "a format asks for value %zu of %zu", a->next, a->n);
-        *out = a->v[a->next++];
-        rc = 0;
-    } else {
-        rc = named_value(r, a, p, i, out);
-    }
+    int rc = field_first(r, a, p, i, out);
     while (rc == 0 && i < n) {
         bool item = p[i++] == '[';
         size_t from = i;
+        int64_t index;
         while (i < n && (item ? p[i] != ']' : p[i] != '.' && p[i] != '['))
             i++;
         jval key;
@@ -430,7 +458,19 @@ static int field_value(jrt *r, values *a, const char *p, size_t n, jval *out)
     return rc;
 }
 
-/* "{...}" at i (after the brace). */
+/* !s and !r */
+static int convert(jrt *r, char how, jval *v)
+{
+    jbuf text = {0};
+    if (how != 'r' && how != 's')
+        return jrt_fail_code(r, HONE_EUNSUPPORTED,
+                             "a conversion other than !r and !s in a format is "
+                             "not supported");
+    int rc = how == 's' ? jbuf_value(r, &text, *v) : jprint_repr(r, &text, *v);
+    return rc == 0 ? jbuf_done(r, &text, v) : rc;
+}
+
+/* "{name!conversion:spec}"; *i stands after the brace. */
 static int brace_field(jrt *r, jbuf *b, const jstr *f, size_t *i, values *a)
 {
     size_t end = *i;
@@ -439,27 +479,24 @@ static int brace_field(jrt *r, jbuf *b, const jstr *f, size_t *i, values *a)
     if (end >= f->n)
         return jrt_fail(r, "expected '}' before end of string");
     if (f->p[end] == '{')
-        return jrt_fail_code(r, HONE_EUNSUPPORTED, "a field in a field of a format is not supported");
+        return jrt_fail_code(r, HONE_EUNSUPPORTED,
+                             "a field in a field of a format is not supported");
     const char *p = f->p + *i;
-    size_t n = end - *i, name = 0;
-    while (name < n && p[name] != '!' && p[name] != ':')
-        name++;
+    size_t n = end - *i, at = 0;
+    while (at < n && p[at] != '!' && p[at] != ':')
+        at++;
     jval v;
-    int rc = field_value(r, a, p, name, &v);
+    int rc = field_value(r, a, p, at, &v);
     *i = end + 1;
-    if (rc == 0 && name < n && p[name] == '!') {
-        char how = name + 1 < n ? p[name + 1] : 0;
-        jbuf text = {0};
-        name += 2;
-        if ((how != 'r' && how != 's') || (name < n && p[name] != ':'))
-            return jrt_fail_code(r, HONE_EUNSUPPORTED, "the conversion !%c is not supported", how);
-        rc = how == 's' ? jbuf_value(r, &text, v) : jprint_repr(r, &text, v);
-        if (rc == 0)
-            rc = jbuf_done(r, &text, &v);
+    if (rc == 0 && at < n && p[at] == '!') {
+        rc = convert(r, at + 1 < n ? p[at + 1] : '?', &v);
+        at = at + 2 < n ? at + 2 : n;
+        if (rc == 0 && at < n && p[at] != ':')
+            rc = jrt_fail(r, "expected ':' after conversion specifier");
     }
     if (rc != 0)
         return rc;
-    return put_field(r, b, v, name < n ? p + name + 1 : p, name < n ? n - name - 1 : 0);
+    return put_field(r, b, v, at < n ? p + at + 1 : p, at < n ? n - at - 1 : 0);
 }
 
 int jformat_braces(jrt *r, const jstr *fmt, const jcall *c, jval *out)

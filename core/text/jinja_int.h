@@ -1,10 +1,12 @@
 #pragma once
-/* Private parts of the template interpreter: values with their origin, the syntax tree, the state of one rendering,
- * and what the files jinja_*.c offer each other. Prefix j plus the noun: jval_, jstr_, jbuf_, jdict_, jiter_, jrt_.
+/* Private parts of the template interpreter: values with their origin, the syntax tree, the state
+ * of one rendering, and what the files jinja_*.c offer each other. Prefix j plus the noun: jval_,
+ * jstr_, jbuf_, jdict_, jiter_, jrt_.
  *
- * Everything made while rendering lives in the rendering's arena (jrt.mem) and dies with it; everything in the tree
- * lives in the template's arena, is complete before jinja_compile returns and is never written after. Functions
- * return 0 or a negative HONE_E* with the message in jrt.e; bool answers go through an out parameter. */
+ * Everything made while rendering lives in the rendering's arena (jrt.mem) and dies with it;
+ * everything in the tree lives in the template's arena, is complete before jinja_compile returns
+ * and is never written after. Functions return 0 or a negative HONE_E* with the message in jrt.e;
+ * bool answers go through an out parameter. */
 #include "core/base/arena.h"
 #include "core/text/jinja.h"
 
@@ -14,7 +16,7 @@ enum {
     JINJA_MAX_RANGE = 100000    /* items of range(), as in Jinja's sandbox */
 };
 
-/* ---- values ---------------------------------------------------------------------------------------------------- */
+/* ---- values ---- */
 
 /* Where bytes come from. Zero: from the template. */
 typedef struct jtag {
@@ -27,7 +29,8 @@ typedef struct jrun {
     jtag tag;
 } jrun;
 
-/* Growable bytes with their runs. A string that ends where its buffer ends is extended in place (see jstr_concat). */
+/* Growable bytes with their runs. A string that ends where its buffer ends is extended in place
+ * (see jstr_concat). */
 typedef struct jbuf {
     char *p;
     size_t n, cap;
@@ -35,17 +38,18 @@ typedef struct jbuf {
     size_t n_run, cap_run;
 } jbuf;
 
-/* UTF-8. Immutable, but for the lazily known chars and hash. */
+/* UTF-8. Immutable, but for the lazily known chars. */
 typedef struct jstr {
     const char *p;
     size_t n;
-    const jrun *run; /* NULL: all bytes have `tag`; else runs that cover n bytes, the last may end past n */
+    const jrun *
+        run; /* NULL: all bytes have `tag`; else runs that cover n bytes, the last may end past n */
     size_t n_run;
     jtag tag;
-    bool safe;    /* Markup: + with it escapes the other side */
-    size_t chars; /* code points; SIZE_MAX: not counted yet */
-    uint32_t hash; /* 0: not known yet */
-    jbuf *own;    /* the buffer that p lies in, or NULL */
+    bool safe;     /* Markup: + with it escapes the other side */
+    size_t chars;  /* code points; SIZE_MAX: not counted yet */
+    uint32_t hash; /* 0: not kept */
+    jbuf *own;     /* the buffer that p lies in, or NULL */
 } jstr;
 
 typedef enum jkind {
@@ -64,7 +68,7 @@ typedef enum jkind {
     J_VIEW, /* keys(), values(), items() of a dict */
     J_NS,   /* namespace() */
     J_LOOP,
-    J_FUNC, /* macro, method or global function */
+    J_FUNC,  /* macro, method or global function */
     J_SLICE, /* only as a subscript */
     J_KINDS
 } jkind;
@@ -121,7 +125,8 @@ typedef struct jrange {
 typedef struct jgen {
     jval *v;
     size_t n, at;
-    const char *type; /* Python's name of the type */
+    const char *type;  /* Python's name of the type */
+    const char *error; /* what Python would only find at this point; NULL: nothing */
 } jgen;
 
 typedef enum { JVIEW_KEYS, JVIEW_VALUES, JVIEW_ITEMS } jview_what;
@@ -148,7 +153,8 @@ typedef struct jkw {
 
 /* The arguments of a call. */
 typedef struct jcall {
-    const jval *v; /* by parameter, for a function that names its parameters; J_MISSING where none is given */
+    const jval *v; /* by parameter, for a function that names its parameters; J_MISSING where none
+                      is given */
     const jval *pos;
     size_t n_pos;
     const jkw *kw;
@@ -160,9 +166,11 @@ typedef int jbuiltin_fn(jrt *r, jval self, const jcall *c, jval *out);
 /* A row of a table of filters, tests, methods or global functions. */
 typedef struct jbuiltin {
     const char *name;
-    jbuiltin_fn *fn;    /* NULL: exists in Python and is not there; `params` says why, JINJA_UNSAFE or JINJA_REFUSED */
-    int required;       /* parameters that must be given */
-    const char *params; /* names after a blank; a leading '/': by position only; NULL: any arguments */
+    jbuiltin_fn *fn; /* NULL: exists in Python and is not there; `params` says why, JINJA_UNSAFE or
+                        JINJA_REFUSED */
+    int required;    /* parameters that must be given */
+    const char
+        *params; /* names after a blank; a leading '/': by position only; NULL: any arguments */
 } jbuiltin;
 #define JINJA_UNSAFE "unsafe"   /* changes its object: undefined in the sandbox */
 #define JINJA_REFUSED "refused" /* not supported here */
@@ -177,7 +185,7 @@ typedef struct jfunc {
     jframe *closure;
 } jfunc;
 
-/* ---- syntax tree ----------------------------------------------------------------------------------------------- */
+/* ---- syntax tree ---- */
 
 typedef struct jblock {
     jnode **v;
@@ -186,8 +194,8 @@ typedef struct jblock {
 
 struct jmacro {
     const jstr *name;
-    int *param;      /* names */
-    jnode **dflt;    /* NULL where a parameter has none */
+    int *param;   /* names */
+    jnode **dflt; /* NULL where a parameter has none */
     size_t n_param;
     bool caller, kwargs, varargs; /* its body uses that name */
     jblock body;
@@ -290,7 +298,7 @@ struct jinja {
     bool generation;
 };
 
-/* ---- tokens ---------------------------------------------------------------------------------------------------- */
+/* ---- tokens ---- */
 
 typedef enum jtok_kind {
     T_EOF,
@@ -315,22 +323,22 @@ typedef struct jtoken {
     double f;
 } jtoken;
 
-/* Splits source (valid UTF-8) into tokens that live in mem; the last is T_EOF. Applies trim_blocks, lstrip_blocks and
- * the signs at tags. EFORMAT "template: line 3: ...". */
+/* Splits source (valid UTF-8) into tokens that live in mem; the last is T_EOF. Applies trim_blocks,
+ * lstrip_blocks and the signs at tags. EFORMAT "template: line 3: ...". */
 int jlex(arena *mem, const char *src, size_t n, jtoken **out, size_t *n_out, hone_err *e);
 
-/* ---- parser ---------------------------------------------------------------------------------------------------- */
+/* ---- parser ---- */
 
 typedef struct jparser {
     jinja *t;
     const jtoken *tok; /* the current one */
     hone_err *e;
     int depth;
-    int loops;         /* nested for blocks that a break may leave */
-    jmacro **macros;   /* the macros and call blocks around */
+    int loops;       /* nested for blocks that a break may leave */
+    jmacro **macros; /* the macros and call blocks around */
     size_t n_macros, cap_macros;
-    bool *loop_used;   /* by the innermost for block */
-    bool *stored;      /* by name: the template assigns it somewhere */
+    bool *loop_used;       /* by the innermost for block */
+    bool *stored;          /* by name: the template assigns it somewhere */
     const jtoken *refused; /* first call of a global function that is refused */
     int refused_name;
 } jparser;
@@ -345,16 +353,17 @@ bool jparse_skip(jparser *p, jtok_kind kind, const char *text);
 int jparse_expect(jparser *p, jtok_kind kind, const char *text);
 void jparse_push(jparser *p, jblock *b, size_t *cap, jnode *n);
 const char *jparse_token_text(char *dst, size_t cap, const jtoken *t);
-int jparse_expr(jparser *p, jnode **out);                      /* with inline if */
-int jparse_or(jparser *p, jnode **out);                        /* without */
-int jparse_filters(jparser *p, jnode **node, bool in_tag);     /* |name(args)...; in_tag: the first has no | */
+int jparse_expr(jparser *p, jnode **out); /* with inline if */
+int jparse_or(jparser *p, jnode **out);   /* without */
+int jparse_filters(jparser *p, jnode **node,
+                   bool in_tag); /* |name(args)...; in_tag: the first has no | */
 typedef struct jtuple_rule {
     bool simple, no_cond, parens, namespaces;
     const char *end; /* a name that ends the tuple, or NULL */
 } jtuple_rule;
 int jparse_tuple(jparser *p, const jtuple_rule *rule, jnode **out);
 
-/* ---- rendering ------------------------------------------------------------------------------------------------- */
+/* ---- rendering ---- */
 
 typedef struct jvar {
     int name;
@@ -389,7 +398,7 @@ struct jrt {
     arena *mem;
     hone_err *e;
     size_t max_output, max_mem;
-    uint64_t steps;    /* left */
+    uint64_t steps;       /* left */
     int depth, max_depth; /* nested evaluations */
     int calls, max_calls; /* nested macros */
     int line;
@@ -444,7 +453,7 @@ int jval_undef_hint(jrt *r, const char *hint, jval *out);
 int jval_undef_fail(jrt *r, jval v); /* the error of using an undefined value */
 const char *jval_type(jval v);       /* Python's name of the type */
 bool jval_true(jval v);
-bool jval_is_num(jval v);            /* bool, int or float */
+bool jval_is_num(jval v); /* bool, int or float */
 double jval_num(jval v);
 int jval_seq(jrt *r, jkind kind, size_t n, jval *out); /* list or tuple of n undefined slots */
 int jval_gen(jrt *r, jval *v, size_t n, const char *type, jval *out);
@@ -462,8 +471,8 @@ int jval_to_int(jrt *r, jval v, const char *what, int64_t *out);
 int jdict_new(jrt *r, size_t cap, jdict **out);
 int jdict_put(jrt *r, jdict *d, jval key, jval val);
 int jdict_get(jrt *r, const jdict *d, jval key, jval **out); /* *out NULL when absent */
-int jdict_merge(jrt *r, jdict *d, jval from); /* a mapping or pairs */
-int jval_hash(jrt *r, jval v, uint32_t *out); /* "unhashable type: 'list'" */
+int jdict_merge(jrt *r, jdict *d, jval from);                /* a mapping or pairs */
+int jval_hash(jrt *r, jval v, uint32_t *out);                /* "unhashable type: 'list'" */
 
 /* jinja_iter.c: iteration and the attributes of values */
 int jiter_open(jrt *r, jval v, jiter *it);
@@ -471,7 +480,8 @@ int jiter_next(jrt *r, jiter *it, jval *out); /* 1: an item; 0: the end */
 int jiter_all(jrt *r, jval v, jval **out, size_t *n);
 int jget_attr(jrt *r, jval obj, const jstr *name, jval *out);
 int jget_item(jrt *r, jval obj, jval key, jval *out);
-int jget_path(jrt *r, jval obj, jval path, jval *out); /* "a.b.0" or an integer, as filters take it */
+int jget_path(jrt *r, jval obj, jval path,
+              jval *out); /* "a.b.0" or an integer, as filters take it */
 
 /* jinja_ops.c */
 int jop_binary(jrt *r, jop op, jval a, jval b, jval *out);
@@ -481,17 +491,17 @@ int jop_plus(jrt *r, jval v, jval *out);
 
 /* jinja_str.c */
 jtag jtag_join(jtag a, jtag b); /* the tag that both share; untagged does not count */
-int jstr_new(jrt *r, const char *p, size_t n, jtag tag, jval *out);     /* copies */
-int jstr_view(jrt *r, const char *p, size_t n, jtag tag, jval *out);    /* borrows */
-int jstr_text(jrt *r, const char *s, jval *out);                        /* borrows a literal */
-jstr *jstr_const(arena *mem, const char *p, size_t n);                  /* for the tree */
+int jstr_new(jrt *r, const char *p, size_t n, jtag tag, jval *out);       /* copies */
+int jstr_view(jrt *r, const char *p, size_t n, jtag tag, jval *out);      /* borrows */
+int jstr_text(jrt *r, const char *s, jval *out);                          /* borrows a literal */
+jstr *jstr_const(arena *mem, const char *p, size_t n);                    /* for the tree */
 int jstr_slice(jrt *r, const jstr *s, size_t from, size_t to, jval *out); /* bytes */
 int jstr_concat(jrt *r, const jstr *a, const jstr *b, jval *out);
 size_t jstr_chars(jstr *s);
 size_t jstr_offset(jstr *s, size_t chars); /* byte offset of a code point */
 bool jstr_same(const jstr *a, const jstr *b);
 bool jstr_is(const jstr *s, const char *text);
-uint32_t jstr_hash(jstr *s);
+uint32_t jstr_hash(const jstr *s);
 jtag jstr_tag(const jstr *s); /* the one tag of its tagged bytes; none when they differ */
 /* First occurrence at or after `from`; SIZE_MAX when there is none. Pays steps. */
 int jstr_find(jrt *r, const jstr *s, const char *p, size_t n, size_t from, size_t *out);
@@ -499,7 +509,7 @@ int jstr_escape(jrt *r, const jstr *s, jval *out); /* HTML; the result is safe *
 
 int jbuf_add(jrt *r, jbuf *b, const char *p, size_t n, jtag tag);
 int jbuf_str(jrt *r, jbuf *b, const jstr *s, size_t from, size_t to);
-int jbuf_value(jrt *r, jbuf *b, jval v); /* str() */
+int jbuf_value(jrt *r, jbuf *b, jval v);   /* str() */
 int jbuf_done(jrt *r, jbuf *b, jval *out); /* the string; b may grow on */
 void jbuf_retag(jbuf *b);                  /* one message in it: all of it gets that tag */
 
@@ -519,22 +529,22 @@ typedef enum { JCASE_UPPER, JCASE_LOWER, JCASE_TITLE } jcase;
 /* Full mapping into dst (at most 3 code points); returns how many. */
 int jchar_map(uint32_t c, jcase to, uint32_t dst[3]);
 const uint32_t *jcase_special(uint32_t c, bool title); /* jinja_case.c: 3 code points or NULL */
-size_t jchar_skip_space(const char *p, size_t n);  /* bytes of white space at the start */
-size_t jchar_space_before(const char *p, size_t n); /* and at the end */
+size_t jchar_skip_space(const char *p, size_t n);      /* bytes of white space at the start */
+size_t jchar_space_before(const char *p, size_t n);    /* and at the end */
 /* upper, lower, title (each word) or capitalize (first character title, rest lower). */
 typedef enum { JTEXT_UPPER, JTEXT_LOWER, JTEXT_TITLE, JTEXT_CAPITALIZE } jtext_case;
 int jchar_text(jrt *r, const jstr *s, jtext_case how, jval *out);
 
 /* jinja_print.c */
-int jprint_str(jrt *r, jval v, jval *out);            /* str(v) as a string value */
+int jprint_str(jrt *r, jval v, jval *out); /* str(v) as a string value */
 int jprint_repr(jrt *r, jbuf *b, jval v);
 size_t jprint_float(char *dst, size_t cap, double f); /* repr of a float */
 typedef struct jjson_style {
     bool ascii, sort;
-    bool lines;                   /* indent was given */
-    const char *indent;           /* of one level */
+    bool lines;         /* indent was given */
+    const char *indent; /* of one level */
     size_t n_indent;
-    const jstr *item, *key;       /* separators */
+    const jstr *item, *key; /* separators */
 } jjson_style;
 int jprint_json(jrt *r, jbuf *b, jval v, const jjson_style *style);
 
@@ -542,16 +552,19 @@ int jprint_json(jrt *r, jbuf *b, jval v, const jjson_style *style);
 int jformat_percent(jrt *r, const jstr *fmt, const jcall *c, jval args, jval *out);
 int jformat_braces(jrt *r, const jstr *fmt, const jcall *c, jval *out);
 
-/* jinja_text.c: the string algorithms that filters and methods share; origins are kept byte by byte */
+/* jinja_text.c: the string algorithms that filters and methods share; origins are kept byte by byte
+ */
 enum { JSIDE_LEFT = 1, JSIDE_RIGHT = 2 };
-int jtext_strip(jrt *r, const jstr *s, const jstr *chars, int sides, jval *out); /* chars NULL: white space */
+int jtext_strip(jrt *r, const jstr *s, const jstr *chars, int sides,
+                jval *out); /* chars NULL: white space */
 int jtext_split(jrt *r, const jstr *s, const jstr *sep, int64_t max, bool right, jval *out);
 int jtext_lines(jrt *r, const jstr *s, bool keep, jval *out);
 int jtext_replace(jrt *r, const jstr *s, const jstr *old, const jstr *with, int64_t max, jval *out);
 int jtext_join(jrt *r, const jstr *sep, const jval *v, size_t n, jval *out);
 int jtext_pad(jrt *r, const jstr *s, size_t left, size_t right, const jstr *fill, jval *out);
-int jtext_int(const char *p, size_t n, int base, int64_t *out); /* 0; -1: not one; 1: beyond 64 bits */
-int jtext_float(const char *p, size_t n, double *out);          /* 0; -1: not one */
+int jtext_int(const char *p, size_t n, int base,
+              int64_t *out);                           /* 0; -1: not one; 1: beyond 64 bits */
+int jtext_float(const char *p, size_t n, double *out); /* 0; -1: not one */
 
 /* jinja_filters.c, jinja_filters_seq.c, jinja_tests.c, jinja_methods.c */
 extern const jbuiltin jinja_text_filters[], jinja_seq_filters[], jinja_tests[];
@@ -559,6 +572,6 @@ extern const jbuiltin jinja_str_methods[], jinja_list_methods[], jinja_tuple_met
     jinja_dict_methods[];
 const jbuiltin *jbuiltin_find(const jbuiltin *table, const char *name, size_t n);
 const jbuiltin *jfilter_find(const char *name, size_t n); /* fn NULL: refused */
-bool jmethod_refused(const char *name, size_t n);         /* Python's str has it, and no type here */
+bool jmethod_refused(const char *name, size_t n); /* Python's str has it, and no type here */
 /* Stable; reorders v by keys (which may be v itself). */
 int jsort(jrt *r, jval *v, const jval *keys, size_t n, bool reverse);

@@ -1,4 +1,5 @@
-/* Walking over values, and what follows '.' and '[': Python's attribute first for '.', the item first for '['. */
+/* Walking over values, and what follows '.' and '[': Python's attribute first for '.', the item
+ * first for '['. */
 #include "core/base/utf8.h"
 #include "core/text/jinja_int.h"
 
@@ -68,7 +69,7 @@ int jiter_next(jrt *r, jiter *it, jval *out)
         return 1;
     case J_ITER:
         if (v.gen->at >= v.gen->n)
-            return 0;
+            return v.gen->error == NULL ? 0 : hone_fail(r->e, HONE_EFORMAT, "%s", v.gen->error);
         *out = v.gen->v[v.gen->at++];
         return 1;
     default:
@@ -98,7 +99,7 @@ int jiter_all(jrt *r, jval v, jval **out, size_t *n)
     return rc;
 }
 
-/* ---- attributes ------------------------------------------------------------------------------------------------ */
+/* ---- attributes ---- */
 
 static const jbuiltin *const methods[J_KINDS] = {
     [J_STR] = jinja_str_methods,   [J_LIST] = jinja_list_methods, [J_TUPLE] = jinja_tuple_methods,
@@ -131,7 +132,8 @@ static int attribute(jrt *r, jval obj, const jstr *name, jval *out, bool *found)
             *out = *v;
         return rc;
     }
-    if (obj.kind == J_TUPLE && obj.seq->group && (jstr_is(name, "grouper") || jstr_is(name, "list"))) {
+    if (obj.kind == J_TUPLE && obj.seq->group &&
+        (jstr_is(name, "grouper") || jstr_is(name, "list"))) {
         *out = obj.seq->v[jstr_is(name, "list")];
         return 0;
     }
@@ -161,44 +163,44 @@ static int undefined(jrt *r, jval obj, jval name, jval *out)
     return jval_undef(r, obj.kind == J_NONE ? "None" : jval_type(obj), name, out);
 }
 
+static int dict_item(jrt *r, const jdict *d, jval key, jval *out, bool *found)
+{
+    jval *v = NULL;
+    int rc = key.kind == J_LIST || key.kind == J_DICT ? 0 : jdict_get(r, d, key, &v);
+    *found = rc == 0 && v != NULL;
+    if (*found)
+        *out = *v;
+    return rc;
+}
+
+static int char_at(jrt *r, jstr *s, int64_t i, jval *out)
+{
+    size_t from = jstr_offset(s, (size_t)i), to = from + 1;
+    while (to < s->n && (s->p[to] & 0xC0) == 0x80)
+        to++;
+    int rc = jrt_steps(r, jstr_chars(s) == s->n ? 1 : 1 + from / 64);
+    return rc == 0 ? jstr_slice(r, s, from, to, out) : rc;
+}
+
 /* obj[key] where Python finds it; *found false where it raises a LookupError or TypeError. */
 static int item(jrt *r, jval obj, jval key, jval *out, bool *found)
 {
+    int64_t n, i = key.kind == J_INT ? key.i : key.kind == J_BOOL ? key.b : 0;
     *found = false;
-    if (obj.kind == J_DICT) {
-        jval *v;
-        if (key.kind == J_LIST || key.kind == J_DICT)
-            return 0;
-        int rc = jdict_get(r, obj.dict, key, &v);
-        *found = rc == 0 && v != NULL;
-        if (*found)
-            *out = *v;
-        return rc;
-    }
-    int64_t n;
-    if ((key.kind != J_INT && key.kind != J_BOOL) ||
-        (obj.kind != J_STR && obj.kind != J_LIST && obj.kind != J_TUPLE && obj.kind != J_RANGE))
+    if (obj.kind == J_DICT)
+        return dict_item(r, obj.dict, key, out, found);
+    if ((key.kind != J_INT && key.kind != J_BOOL) || obj.kind < J_STR || obj.kind > J_RANGE)
         return 0;
-    int64_t i = key.kind == J_INT ? key.i : key.b;
     int rc = jval_len(r, obj, &n);
     if (i < 0)
         i += n;
     if (rc != 0 || i < 0 || i >= n)
         return rc;
     *found = true;
-    if (obj.kind == J_RANGE) {
-        *out = jval_int(obj.range->start + i * obj.range->step);
-    } else if (obj.kind == J_STR) {
-        size_t from = jstr_offset(obj.s, (size_t)i), to = from + 1;
-        while (to < obj.s->n && (obj.s->p[to] & 0xC0) == 0x80)
-            to++;
-        rc = jstr_slice(r, obj.s, from, to, out);
-        if (rc == 0 && (size_t)n != obj.s->n)
-            rc = jrt_steps(r, from / 64);
-    } else {
-        *out = obj.seq->v[i];
-    }
-    return rc;
+    if (obj.kind == J_STR)
+        return char_at(r, obj.s, i, out);
+    *out = obj.kind == J_RANGE ? jval_int(obj.range->start + i * obj.range->step) : obj.seq->v[i];
+    return 0;
 }
 
 int jget_attr(jrt *r, jval obj, const jstr *name, jval *out)
@@ -214,11 +216,24 @@ int jget_attr(jrt *r, jval obj, const jstr *name, jval *out)
     return rc;
 }
 
+/* One bound of a slice: counted from the end when negative, held within [low, high]. */
+static int slice_bound(jrt *r, jval given, int64_t n, int64_t low, int64_t high, int64_t *out)
+{
+    int64_t v;
+    if (given.kind == J_NONE)
+        return 0;
+    int rc = jval_to_int(r, given, "slice indices", &v);
+    if (rc == 0 && v < 0)
+        v = v < -n ? low : v + n;
+    if (rc == 0)
+        *out = v < low ? low : v > high ? high : v;
+    return rc;
+}
+
 /* Python's slice.indices: where to start, how many, how far apart. */
 static int slice_bounds(jrt *r, const jslice *s, int64_t n, int64_t *start, int64_t *count,
                         int64_t *step)
 {
-    int64_t stop;
     int rc = 0;
     *step = 1;
     if (s->step.kind != J_NONE)
@@ -227,28 +242,17 @@ static int slice_bounds(jrt *r, const jslice *s, int64_t n, int64_t *start, int6
         rc = jrt_fail(r, "slice step cannot be zero");
     if (rc != 0)
         return rc;
+    bool back = *step < 0;
     if (*step < -n - 1 || *step > n + 1) /* as far as the end */
-        *step = *step < 0 ? -n - 1 : n + 1;
-    int64_t low = *step < 0 ? -1 : 0, high = *step < 0 ? n - 1 : n;
-    int64_t *bound[] = {start, &stop};
-    const jval *given[] = {&s->start, &s->stop};
-    *start = *step < 0 ? high : low;
-    stop = *step < 0 ? low : high;
-    for (int i = 0; i < 2; i++) {
-        int64_t v;
-        if (given[i]->kind == J_NONE)
-            continue;
-        rc = jval_to_int(r, *given[i], "slice indices", &v);
-        if (rc != 0)
-            return rc;
-        if (v < 0)
-            v = v < -n ? low : v + n;
-        *bound[i] = v < low ? low : v > high ? high : v;
-    }
-    int64_t span = *step < 0 ? *start - stop : stop - *start;
-    int64_t by = *step < 0 ? -*step : *step;
+        *step = back ? -n - 1 : n + 1;
+    int64_t low = back ? -1 : 0, high = back ? n - 1 : n, stop = back ? low : high;
+    *start = back ? high : low;
+    rc = slice_bound(r, s->start, n, low, high, start);
+    if (rc == 0)
+        rc = slice_bound(r, s->stop, n, low, high, &stop);
+    int64_t span = back ? *start - stop : stop - *start, by = back ? -*step : *step;
     *count = span <= 0 ? 0 : (span - 1) / by + 1;
-    return 0;
+    return rc;
 }
 
 static int slice_str(jrt *r, jstr *s, int64_t start, int64_t count, int64_t step, jval *out)
@@ -281,7 +285,8 @@ static int get_slice(jrt *r, jval obj, const jslice *s, jval *out)
     if (obj.kind == J_DICT)
         return jrt_fail(r, "unhashable type: 'slice'");
     if (obj.kind == J_RANGE)
-        return jrt_fail_code(r, HONE_EUNSUPPORTED, "a slice of a range is not supported; use |list");
+        return jrt_fail_code(r, HONE_EUNSUPPORTED,
+                             "a slice of a range is not supported; use |list");
     if (obj.kind != J_STR && obj.kind != J_LIST && obj.kind != J_TUPLE)
         return jrt_fail(r, "'%s' object is not subscriptable", jval_type(obj));
     int rc = jval_len(r, obj, &n);

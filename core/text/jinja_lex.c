@@ -1,5 +1,6 @@
-/* Template text to tokens, by the rules of Jinja 3.1 with trim_blocks, lstrip_blocks and no trailing newline. Text
- * between tags, the insides of raw blocks and unescaped strings are copied only where they change. */
+/* Template text to tokens, by the rules of Jinja 3.1 with trim_blocks, lstrip_blocks and no
+ * trailing newline. Text between tags, the insides of raw blocks and unescaped strings are copied
+ * only where they change. */
 #include "core/base/utf8.h"
 #include "core/text/jinja_int.h"
 
@@ -59,8 +60,8 @@ static size_t skip_space(const lexer *x, size_t at)
     return at + jchar_skip_space(x->p + at, x->n - at);
 }
 
-/* Length of a tag's end at `at` ("%}", "-%}", "+%}") with the white space that it takes along; 0: not here. A block
- * or comment takes one newline; a sign at a print tag is only '-'. */
+/* Length of a tag's end at `at` ("%}", "-%}", "+%}") with the white space that it takes along; 0:
+ * not here. A block or comment takes one newline; a sign at a print tag is only '-'. */
 static size_t tag_end(const lexer *x, size_t at, const char *end, bool trim)
 {
     size_t i = at;
@@ -183,7 +184,8 @@ static size_t octal_escape(const char *p, size_t n, uint32_t *c)
 
 static const char simple_escapes[] = "n\nt\tr\rb\bf\fa\av\v\\\\''\"\"";
 
-/* What follows a backslash at p. Writes to dst and sets *used; returns bytes written or SIZE_MAX after an error. */
+/* What follows a backslash at p. Writes to dst and sets *used; returns bytes written or SIZE_MAX
+ * after an error. */
 static size_t unescape_one(lexer *x, const char *p, size_t n, char *dst, size_t *used)
 {
     for (const char *s = simple_escapes; *s != '\0'; s += 2)
@@ -331,13 +333,13 @@ static int lex_number(lexer *x)
 
 static bool name_char(char c)
 {
-    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
-           c == '_' || (unsigned char)c >= 0x80;
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_' ||
+           (unsigned char)c >= 0x80;
 }
 
 static const char *const operators[] = {
-    "//", "**", "==", "!=", ">=", "<=", "+", "-", "/", "*", "%", "~", "[", "]",
-    "(",  ")",  "{",  "}",  ">",  "<",  "=", ".", ":", "|", ",", ";",
+    "//", "**", "==", "!=", ">=", "<=", "+", "-", "/", "*", "%", "~", "[",
+    "]",  "(",  ")",  "{",  "}",  ">",  "<", "=", ".", ":", "|", ",", ";",
 };
 
 static int balance(lexer *x, char c)
@@ -447,8 +449,8 @@ static int lex_raw(lexer *x)
 static int lex_root(lexer *x)
 {
     size_t i = x->at;
-    while (i + 1 < x->n && (x->p[i] != '{' || strchr("%{#", x->p[i + 1]) == NULL ||
-                            x->p[i + 1] == '\0'))
+    while (i + 1 < x->n &&
+           (x->p[i] != '{' || strchr("%{#", x->p[i + 1]) == NULL || x->p[i + 1] == '\0'))
         i++;
     if (i + 1 >= x->n) {
         push(x, T_DATA, x->p + x->at, x->n - x->at);

@@ -1,5 +1,5 @@
-/* The for statement and its `loop`. Items are taken one by one and the filter is asked when the item's turn comes, as
- * in Python, so a filter may look at what the body has set. */
+/* The for statement and its `loop`. Items are taken one by one and the filter is asked when the
+ * item's turn comes, as in Python, so a filter may look at what the body has set. */
 #include "core/text/jinja_int.h"
 
 #include <string.h>
@@ -118,7 +118,7 @@ int jloop_run(jrt *r, const jnode *n)
     return rc;
 }
 
-/* ---- loop.something -------------------------------------------------------------------------------------------- */
+/* ---- loop.something ---- */
 
 static int length(jrt *r, jloop *l, int64_t *out)
 {

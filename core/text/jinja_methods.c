@@ -1,5 +1,5 @@
-/* Methods of Python's str, list, tuple and dict. The ones that change their object are undefined, as in Jinja's
- * immutable sandbox; the ones that are not here are refused by name. */
+/* Methods of Python's str, list, tuple and dict. The ones that change their object are undefined,
+ * as in Jinja's immutable sandbox; the ones that are not here are refused by name. */
 #include "core/base/utf8.h"
 #include "core/text/jinja_int.h"
 
@@ -25,7 +25,7 @@ static int not_safe(jrt *r, jval self, const char *method)
     return jrt_fail_code(r, HONE_EUNSUPPORTED, "%s on a |safe string is not supported", method);
 }
 
-/* ---- str: parts ------------------------------------------------------------------------------------------------ */
+/* ---- str: parts ---- */
 
 static int strip(jrt *r, jval self, const jcall *c, int sides, jval *out)
 {
@@ -116,9 +116,9 @@ static bool ends(const jstr *s, const jstr *with)
 static int s_removeprefix(jrt *r, jval self, const jcall *c, jval *out)
 {
     int rc = need_str(r, c->v[0], "the prefix");
-    return rc == 0 ? jstr_slice(r, self.s, begins(self.s, c->v[0].s) ? c->v[0].s->n : 0, self.s->n,
-                                out)
-                   : rc;
+    return rc == 0
+               ? jstr_slice(r, self.s, begins(self.s, c->v[0].s) ? c->v[0].s->n : 0, self.s->n, out)
+               : rc;
 }
 
 static int s_removesuffix(jrt *r, jval self, const jcall *c, jval *out)
@@ -129,9 +129,10 @@ static int s_removesuffix(jrt *r, jval self, const jcall *c, jval *out)
                    : rc;
 }
 
-/* ---- str: searching -------------------------------------------------------------------------------------------- */
+/* ---- str: searching ---- */
 
-/* The part of self that the arguments `start` and `end` (c->v[1], c->v[2]) leave, and where it begins. */
+/* The part of self that the arguments `start` and `end` (c->v[1], c->v[2]) leave, and where it
+ * begins. */
 static int window(jrt *r, jval self, const jcall *c, jval *part, size_t *from)
 {
     jslice s = {J_NIL, J_NIL, J_NIL};
@@ -254,7 +255,7 @@ static int s_count(jrt *r, jval self, const jcall *c, jval *out)
     return rc;
 }
 
-/* ---- str: building --------------------------------------------------------------------------------------------- */
+/* ---- str: building ---- */
 
 static int s_upper(jrt *r, jval self, const jcall *c, jval *out)
 {
@@ -357,7 +358,7 @@ static int s_center(jrt *r, jval self, const jcall *c, jval *out)
 
 static int s_zfill(jrt *r, jval self, const jcall *c, jval *out)
 {
-    static const jstr zero = {.p = "0", .n = 1};
+    static const jstr zero = {.p = "0", .n = 1, .chars = 1};
     int64_t width;
     jval sign, rest;
     int rc = jval_to_int(r, c->v[0], "width", &width);
@@ -374,7 +375,7 @@ static int s_zfill(jrt *r, jval self, const jcall *c, jval *out)
     return rc == 0 ? jstr_concat(r, sign.s, rest.s, out) : rc;
 }
 
-/* ---- str: questions -------------------------------------------------------------------------------------------- */
+/* ---- str: questions ---- */
 
 static int all_are(jval self, jchar_test *test, jval *out)
 {
@@ -448,7 +449,7 @@ static int s_isupper(jrt *r, jval self, const jcall *c, jval *out)
     return one_case(self, jchar_upper, out);
 }
 
-/* ---- list, tuple, dict ----------------------------------------------------------------------------------------- */
+/* ---- list, tuple, dict ---- */
 
 static int l_count(jrt *r, jval self, const jcall *c, jval *out)
 {
@@ -521,7 +522,7 @@ static int d_values(jrt *r, jval self, const jcall *c, jval *out)
     return view(r, self, JVIEW_VALUES, out);
 }
 
-/* ---- the tables ------------------------------------------------------------------------------------------------ */
+/* ---- the tables ---- */
 
 /* clang-format off */
 const jbuiltin jinja_str_methods[] = {

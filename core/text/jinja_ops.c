@@ -5,9 +5,9 @@
 #include <string.h>
 
 static const char *const op_text[OP_COUNT] = {
-    [OP_ADD] = "+",  [OP_SUB] = "-",  [OP_MUL] = "*", [OP_DIV] = "/",  [OP_FLOORDIV] = "//",
-    [OP_MOD] = "%",  [OP_POW] = "**", [OP_EQ] = "==", [OP_NE] = "!=",  [OP_LT] = "<",
-    [OP_LE] = "<=",  [OP_GT] = ">",   [OP_GE] = ">=", [OP_IN] = "in", [OP_NOT_IN] = "not in",
+    [OP_ADD] = "+", [OP_SUB] = "-",  [OP_MUL] = "*", [OP_DIV] = "/", [OP_FLOORDIV] = "//",
+    [OP_MOD] = "%", [OP_POW] = "**", [OP_EQ] = "==", [OP_NE] = "!=", [OP_LT] = "<",
+    [OP_LE] = "<=", [OP_GT] = ">",   [OP_GE] = ">=", [OP_IN] = "in", [OP_NOT_IN] = "not in",
 };
 
 static int too_big(jrt *r)
@@ -31,7 +31,7 @@ static int64_t as_int(jval v)
     return v.kind == J_INT ? v.i : v.b;
 }
 
-/* ---- one function an operator: on two integers, and on two floats ---------------------------------------------- */
+/* ---- one function an operator: on two integers, and on two floats ---- */
 
 static int64_t floor_div(int64_t a, int64_t b)
 {
@@ -63,8 +63,8 @@ static int op_int(jrt *r, jop op, int64_t a, int64_t b, jval *out)
     int64_t v = 0;
     bool over = false;
     if ((op == OP_DIV || op == OP_FLOORDIV || op == OP_MOD) && b == 0)
-        return jrt_fail(r, op == OP_DIV ? "division by zero"
-                                        : "integer division or modulo by zero");
+        return jrt_fail(r,
+                        op == OP_DIV ? "division by zero" : "integer division or modulo by zero");
     switch (op) {
     case OP_ADD:
         over = __builtin_add_overflow(a, b, &v);
@@ -139,7 +139,7 @@ static int op_float(jrt *r, jop op, double a, double b, jval *out)
     return 0;
 }
 
-/* ---- sequences ------------------------------------------------------------------------------------------------- */
+/* ---- sequences ---- */
 
 static int add_str(jrt *r, jval a, jval b, jval *out)
 {
@@ -251,7 +251,7 @@ int jop_plus(jrt *r, jval v, jval *out)
     return 0;
 }
 
-/* ---- comparison ------------------------------------------------------------------------------------------------ */
+/* ---- comparison ---- */
 
 static bool comparable(jval a, jval b)
 {

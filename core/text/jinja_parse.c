@@ -1,4 +1,5 @@
-/* Statements: the tags between {% and %}, as a table; and the few verbs that both parser files use. */
+/* Statements: the tags between {% and %}, as a table; and the few verbs that both parser files use.
+ */
 #include "core/base/mem.h"
 #include "core/text/jinja_int.h"
 
@@ -59,10 +60,14 @@ int jparse_name_id(jparser *p, const char *s, size_t n)
 const char *jparse_token_text(char *dst, size_t cap, const jtoken *t)
 {
     static const char *const what[] = {
-        [T_EOF] = "the end of the template", [T_DATA] = "text",
-        [T_PRINT_BEGIN] = "'{{'",            [T_PRINT_END] = "'}}'",
-        [T_BLOCK_BEGIN] = "'{%'",            [T_BLOCK_END] = "'%}'",
-        [T_STRING] = "a string",             [T_INT] = "a number",
+        [T_EOF] = "the end of the template",
+        [T_DATA] = "text",
+        [T_PRINT_BEGIN] = "'{{'",
+        [T_PRINT_END] = "'}}'",
+        [T_BLOCK_BEGIN] = "'{%'",
+        [T_BLOCK_END] = "'%}'",
+        [T_STRING] = "a string",
+        [T_INT] = "a number",
         [T_FLOAT] = "a number",
     };
     if (t->kind != T_NAME && t->kind != T_OP)
@@ -89,14 +94,15 @@ int jparse_expect(jparser *p, jtok_kind kind, const char *text)
     char shown[64], want[64];
     if (jparse_skip(p, kind, text))
         return 0;
-    jtoken t = {.kind = text != NULL ? T_OP : kind, .p = text, .n = text != NULL ? strlen(text) : 0};
+    jtoken t = {
+        .kind = text != NULL ? T_OP : kind, .p = text, .n = text != NULL ? strlen(text) : 0};
     return jparse_fail(p, HONE_EFORMAT, p->tok->line, "expected %s, got %s",
                        kind == T_NAME && text == NULL ? "a name"
                                                       : jparse_token_text(want, sizeof want, &t),
                        jparse_token_text(shown, sizeof shown, p->tok));
 }
 
-/* ---- targets and bodies ---------------------------------------------------------------------------------------- */
+/* ---- targets and bodies ---- */
 
 static int check_target(jparser *p, const jnode *n)
 {
@@ -153,8 +159,8 @@ static int parse_body(jparser *p, const char *const *ends, jblock *out)
         return rc;
     if (p->tok->kind == T_EOF)
         return jparse_fail(p, HONE_EFORMAT, p->tok->line,
-                           "the template ends before {%% %s %%} of the block of line %d",
-                           ends[0], open[-1].line);
+                           "the template ends before {%% %s %%} of the block of line %d", ends[0],
+                           open[-1].line);
     p->tok += ends[1] == NULL;
     return 0;
 }
@@ -175,7 +181,7 @@ static int parse_function_body(jparser *p, jmacro *m, const char *end)
     return rc;
 }
 
-/* ---- statements ------------------------------------------------------------------------------------------------ */
+/* ---- statements ---- */
 
 static int parse_if(jparser *p, jnode **out)
 {
@@ -437,7 +443,8 @@ static bool at_end_tag(const jparser *p, const char *const *ends)
     return false;
 }
 
-/* Statements up to one of the end tags (its name is the current token then) or the end of the template. */
+/* Statements up to one of the end tags (its name is the current token then) or the end of the
+ * template. */
 static int parse_block(jparser *p, const char *const *ends, jblock *out)
 {
     static const jtuple_rule any = {0};

@@ -1,5 +1,5 @@
-/* Values as text: Python's str() and repr(), and json.dumps(). Text made from the words of one message belongs to it
- * as a whole, brackets and quotes included. */
+/* Values as text: Python's str() and repr(), and json.dumps(). Text made from the words of one
+ * message belongs to it as a whole, brackets and quotes included. */
 #include "core/base/utf8.h"
 #include "core/text/jinja_int.h"
 
@@ -20,7 +20,7 @@ static int deeper(jrt *r)
     return jrt_steps(r, 1);
 }
 
-/* ---- repr ------------------------------------------------------------------------------------------------------ */
+/* ---- repr ---- */
 
 /* Shortest digits that read back as f; *exponent as in d.ddd * 10^exponent. */
 static void shortest(double f, char digits[20], int *exponent)
@@ -82,7 +82,8 @@ static int repr_char(jrt *r, jbuf *b, uint32_t c, const char *p, size_t n, char 
 static int repr_str(jrt *r, jbuf *b, const jstr *s)
 {
     jtag tag = jstr_tag(s);
-    bool single = memchr(s->p, '\'', s->n) != NULL, both = single && memchr(s->p, '"', s->n) != NULL;
+    bool single = memchr(s->p, '\'', s->n) != NULL,
+         both = single && memchr(s->p, '"', s->n) != NULL;
     char quote = single && !both ? '"' : '\'';
     int rc = s->safe ? text(r, b, "Markup(", tag) : 0;
     if (rc == 0)
@@ -237,7 +238,7 @@ int jprint_str(jrt *r, jval v, jval *out)
     return jbuf_done(r, &b, out);
 }
 
-/* ---- JSON ------------------------------------------------------------------------------------------------------ */
+/* ---- JSON ---- */
 
 static int json_escape(jrt *r, jbuf *b, uint32_t c, jtag tag)
 {

@@ -1,7 +1,8 @@
 /* Strings that know where their bytes come from, and the buffers that they are built in.
  *
- * A template that collects text (ns.out = ns.out + piece) would copy it all at every step; so a string that ends
- * where its buffer ends is extended in place. Older strings in the same buffer see only their own n bytes. */
+ * A template that collects text (ns.out = ns.out + piece) would copy it all at every step; so a
+ * string that ends where its buffer ends is extended in place. Older strings in the same buffer see
+ * only their own n bytes. */
 #include "core/text/jinja_int.h"
 
 #include <string.h>
@@ -51,7 +52,7 @@ jstr *jstr_const(arena *mem, const char *p, size_t n)
     jstr *s = arena_alloc(mem, sizeof *s);
     *s = (jstr){.p = arena_strndup(mem, p, n), .n = n, .chars = SIZE_MAX};
     jstr_chars(s);
-    jstr_hash(s);
+    s->hash = jstr_hash(s);
     return s;
 }
 
@@ -86,15 +87,14 @@ bool jstr_is(const jstr *s, const char *text)
     return strlen(text) == s->n && memcmp(s->p, text, s->n) == 0;
 }
 
-uint32_t jstr_hash(jstr *s)
+uint32_t jstr_hash(const jstr *s)
 {
-    if (s->hash == 0) {
-        uint32_t h = 2166136261U;
-        for (size_t i = 0; i < s->n; i++)
-            h = (h ^ (unsigned char)s->p[i]) * 16777619U;
-        s->hash = h == 0 ? 1 : h;
-    }
-    return s->hash;
+    if (s->hash != 0)
+        return s->hash;
+    uint32_t h = 2166136261U;
+    for (size_t i = 0; i < s->n; i++)
+        h = (h ^ (unsigned char)s->p[i]) * 16777619U;
+    return h == 0 ? 1 : h;
 }
 
 /* The runs of a string, whatever its form; *tmp holds the one run of a plain string. */
@@ -178,7 +178,7 @@ int jstr_find(jrt *r, const jstr *s, const char *p, size_t n, size_t from, size_
     return jrt_steps(r, 1 + seen / 64);
 }
 
-/* ---- buffers --------------------------------------------------------------------------------------------------- */
+/* ---- buffers ---- */
 
 static int grow(jrt *r, jbuf *b, size_t n)
 {

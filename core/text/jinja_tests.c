@@ -11,7 +11,7 @@ static int yes(jval *out, bool b)
     return 0;
 }
 
-/* ---- by kind --------------------------------------------------------------------------------------------------- */
+/* ---- by kind ---- */
 
 #define KIND_TEST(name, condition)                                                                 \
     static int t_##name(jrt *r, jval self, const jcall *c, jval *out)                              \
@@ -39,7 +39,7 @@ KIND_TEST(iterable, self.kind == J_UNDEF || (self.kind >= J_STR && self.kind <= 
                         self.kind == J_LOOP)
 KIND_TEST(callable, self.kind == J_UNDEF || self.kind == J_FUNC || self.kind == J_LOOP)
 
-/* ---- by value -------------------------------------------------------------------------------------------------- */
+/* ---- by value ---- */
 
 static int remainder_is(jrt *r, jval self, jval by, int64_t want, jval *out)
 {
@@ -106,8 +106,7 @@ static int t_test(jrt *r, jval self, const jcall *c, jval *out)
 {
     (void)r;
     (void)c;
-    return yes(out,
-               self.kind == J_STR && jbuiltin_find(jinja_tests, self.s->p, self.s->n) != NULL);
+    return yes(out, self.kind == J_STR && jbuiltin_find(jinja_tests, self.s->p, self.s->n) != NULL);
 }
 
 #define COMPARE_TEST(name, op)                                                                     \

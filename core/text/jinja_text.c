@@ -1,4 +1,5 @@
-/* The string algorithms that filters and methods share. Every piece of the result keeps its origin. */
+/* The string algorithms that filters and methods share. Every piece of the result keeps its origin.
+ */
 #include "core/base/utf8.h"
 #include "core/text/jinja_int.h"
 
@@ -6,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* ---- strip ----------------------------------------------------------------------------------------------------- */
+/* ---- strip ---- */
 
 static bool has_char(const jstr *set, const char *p, size_t n)
 {
@@ -45,7 +46,7 @@ int jtext_strip(jrt *r, const jstr *s, const jstr *chars, int sides, jval *out)
     return rc == 0 ? jstr_slice(r, s, from, to, out) : rc;
 }
 
-/* ---- split and join -------------------------------------------------------------------------------------------- */
+/* ---- split and join ---- */
 
 typedef struct list {
     jval *v;
@@ -251,7 +252,7 @@ int jtext_pad(jrt *r, const jstr *s, size_t left, size_t right, const jstr *fill
     return rc == 0 ? jbuf_done(r, &b, out) : rc;
 }
 
-/* ---- numbers --------------------------------------------------------------------------------------------------- */
+/* ---- numbers ---- */
 
 static void strip_ends(const char **p, size_t *n)
 {
@@ -321,7 +322,8 @@ int jtext_float(const char *p, size_t n, double *out)
         bool digits = i > 0 && i + 1 < n && digit_of(p[i - 1]) < 10 && digit_of(p[i + 1]) < 10;
         if (p[i] == '_' && digits)
             continue;
-        if ((p[i] | 32) == 'x' || p[i] == '(' || p[i] == '_') /* strtod knows hexadecimal and nan() */
+        if ((p[i] | 32) == 'x' || p[i] == '(' ||
+            p[i] == '_') /* strtod knows hexadecimal and nan() */
             return -1;
         text[len++] = p[i];
     }

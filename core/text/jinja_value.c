@@ -1,4 +1,5 @@
-/* Values: making them, Python's truth, equality, order, length and membership, and JSON in with its origin. */
+/* Values: making them, Python's truth, equality, order, length and membership, and JSON in with its
+ * origin. */
 #include "core/base/mem.h"
 #include "core/text/jinja_int.h"
 
@@ -75,7 +76,8 @@ int jval_undef_fail(jrt *r, jval v)
     if (u->type == NULL)
         return jrt_fail(r, "%s is undefined", b.p);
     if (u->name.kind != J_STR)
-        return jrt_fail(r, "%s object has no element %s", u->type, b.p);
+        return jrt_fail(r, "%s%s has no element %s", u->type,
+                        strcmp(u->type, "None") == 0 ? "" : " object", b.p);
     return jrt_fail(r, "'%s%s' has no attribute %s", u->type,
                     strcmp(u->type, "None") == 0 ? "" : " object", b.p);
 }
@@ -163,7 +165,7 @@ int jval_to_int(jrt *r, jval v, const char *what, int64_t *out)
     return 0;
 }
 
-/* ---- equality and order ---------------------------------------------------------------------------------------- */
+/* ---- equality and order ---- */
 
 static bool num_eq(jval a, jval b)
 {
@@ -275,7 +277,8 @@ int jval_less(jrt *r, jval a, jval b, const char *op, bool *out)
         *out = a.kind == J_INT && b.kind == J_INT ? a.i < b.i : jval_num(a) < jval_num(b);
         return jrt_steps(r, 1);
     }
-    if (a.kind == J_STR && b.kind == J_STR) { /* the order of UTF-8 bytes is the order of code points */
+    if (a.kind == J_STR &&
+        b.kind == J_STR) { /* the order of UTF-8 bytes is the order of code points */
         size_t n = a.s->n < b.s->n ? a.s->n : b.s->n;
         int c = n > 0 ? memcmp(a.s->p, b.s->p, n) : 0;
         *out = c < 0 || (c == 0 && a.s->n < b.s->n);
@@ -358,7 +361,7 @@ int jval_in(jrt *r, jval needle, jval hay, bool *out)
     return in_items(r, needle, hay, out);
 }
 
-/* ---- JSON in --------------------------------------------------------------------------------------------------- */
+/* ---- JSON in ---- */
 
 static int from_string(jrt *r, const json_t *j, int32_t msg, jval *out)
 {
