@@ -1,9 +1,11 @@
 #include "core/base/js.h"
 
+#include "core/base/buf.h"
 #include "core/base/file.h"
 #include "core/base/mem.h"
 #include "core/base/nearest.h"
 
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -36,6 +38,63 @@ static bool deeper_than(const json_t *v, int depth)
     return false;
 }
 
+static bool digit(char c)
+{
+    return c >= '0' && c <= '9';
+}
+
+/* The end of the whole number at s[i], if it is one that 64 bits do not hold; else i. */
+static size_t too_big(const char *s, size_t len, size_t i)
+{
+    size_t end = i;
+    while (end < len && digit(s[end]))
+        end++;
+    if (end - i < 19 || (end < len && strchr(".eE", s[end]) != NULL) ||
+        (i > 0 && (s[i - 1] == '.' || s[i - 1] == '+' || s[i - 1] == 'e' || s[i - 1] == 'E')))
+        return i;
+    char *number = mem_strndup(s + i, end - i);
+    errno = 0;
+    (void)strtoll(number, NULL, 10);
+    free(number);
+    return errno == ERANGE ? end : i;
+}
+
+/* The text with such numbers written as reals; *len is the new length; caller frees. */
+static char *widen(const char *s, size_t *len)
+{
+    buf b;
+    bool string = false;
+    buf_init(&b, (size_t)2 * JS_MAX_BYTES);
+    for (size_t i = 0; i < *len; i++) {
+        bool number = !string && digit(s[i]) && (i == 0 || !digit(s[i - 1]));
+        size_t end = number ? too_big(s, *len, i) : i;
+        if (end > i) {
+            buf_add(&b, s + i, end - i);
+            buf_str(&b, "e0");
+            i = end - 1;
+            continue;
+        }
+        if (s[i] == '"')
+            string = !string;
+        buf_char(&b, s[i]);
+        if (string && s[i] == '\\' && i + 1 < *len)
+            buf_char(&b, s[++i]);
+    }
+    return buf_take(&b, len);
+}
+
+static json_t *decode(const char *text, size_t len, json_error_t *je)
+{
+    const size_t flags = JSON_REJECT_DUPLICATES | JSON_DECODE_ANY | JSON_ALLOW_NUL;
+    json_t *v = json_loadb(text, len, flags, je);
+    if (v != NULL || json_error_code(je) != json_error_numeric_overflow)
+        return v;
+    char *wide = widen(text, &len);
+    v = json_loadb(wide, len, flags, je);
+    free(wide);
+    return v;
+}
+
 int js_parse(json_t **out, const char *text, size_t len, hone_err *e)
 {
     *out = NULL;
@@ -43,8 +102,7 @@ int js_parse(json_t **out, const char *text, size_t len, hone_err *e)
         return hone_fail(e, HONE_ELIMIT, "JSON of %zu bytes, at most %d are read", len,
                          JS_MAX_BYTES);
     json_error_t je;
-    json_t *v =
-        json_loadb(text, len, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY | JSON_ALLOW_NUL, &je);
+    json_t *v = decode(text, len, &je);
     if (v == NULL)
         return hone_fail(e, HONE_EFORMAT, "JSON: line %d, column %d: %s", je.line, je.column,
                          je.text);

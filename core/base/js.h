@@ -16,7 +16,8 @@ enum { JS_MAX_BYTES = 256 << 20, JS_MAX_DEPTH = 256 };
  * first value is made, by whoever has a main(). */
 void js_start(void);
 
-/* New reference; *out = NULL first. EFORMAT with line and column. */
+/* New reference; *out = NULL first. EFORMAT with line and column. A whole number that 64 bits do
+ * not hold becomes a real: transformers writes 10^30 into every other tokenizer_config.json. */
 int js_parse(json_t **out, const char *text, size_t len, hone_err *e);
 int js_load(json_t **out, const char *path, hone_err *e);
 

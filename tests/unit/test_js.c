@@ -30,7 +30,6 @@ static void test_what_is_refused(void **state)
         {"\"\xff\"", "JSON: line 1, column 1: unable to decode byte 0xff near '\"'"},
         {"\"\\ud800\"", "JSON: line 1, column 8: invalid Unicode"},
         {"{\"a\\u0000\":1}", "JSON: line 1, column 10: NUL byte in object key not supported near "},
-        {"99999999999999999999", "JSON: line 1, column 20: too big integer near '9"},
         {"1e999", "JSON: line 1, column 5: real number overflow near '1e999'"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
@@ -50,6 +49,21 @@ static char *nested(size_t depth)
     s[depth] = '1';
     memset(s + depth + 1, ']', depth);
     return s;
+}
+
+/* As transformers writes a tokenizer without a limit. */
+static void test_whole_numbers_beyond_64_bits_are_reals(void **state)
+{
+    (void)state;
+    json_t *v = parsed("{\"a\": 1000000000000000019884624838656, \"b\": 9223372036854775807,"
+                       " \"c\": \"\\\"99999999999999999999\", \"d\": -99999999999999999999,"
+                       " \"e\": 12345678901234567890.5}");
+    assert_true(json_real_value(json_object_get(v, "a")) == 1e30);
+    assert_true(json_integer_value(json_object_get(v, "b")) == INT64_MAX);
+    assert_string_equal(json_string_value(json_object_get(v, "c")), "\"99999999999999999999");
+    assert_true(json_real_value(json_object_get(v, "d")) == -1e20);
+    assert_true(json_real_value(json_object_get(v, "e")) == 12345678901234567890.5);
+    json_decref(v);
 }
 
 static void test_depth_has_a_limit(void **state)
@@ -243,6 +257,7 @@ int main(void)
     js_start();
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_what_is_refused),
+        cmocka_unit_test(test_whole_numbers_beyond_64_bits_are_reals),
         cmocka_unit_test(test_depth_has_a_limit),
         cmocka_unit_test(test_length_has_a_limit),
         cmocka_unit_test(test_nul_stays_in_values_but_not_in_strings),
