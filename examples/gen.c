@@ -18,12 +18,13 @@ enum { MAX_REPEATS = 10000 };
 static const char usage[] = "usage: gen [--seed N] [--unique] GRAMMAR RULE SIZE\n"
                             "  SIZE is a number of lines (500), or of bytes at least (800k, 40M)\n"
                             "  --unique leaves out a line that came before\n"
+                            "  --plain writes text and no JSON, a turn a line\n"
                             "example: gen --seed 1 examples/corpus.gr text 40M > corpus.jsonl\n";
 
 typedef struct job {
     const char *path, *rule;
     uint64_t seed, lines, bytes; /* of lines and bytes one is set */
-    bool unique;
+    bool unique, plain;
 } job;
 
 /* The hashes of the lines written, an open table. */
@@ -75,12 +76,30 @@ static json_t *as_messages(const char *text)
     return json_pack("{s:o}", "messages", turns);
 }
 
-static int put_line(const char *text, uint64_t *bytes, hone_err *e)
+static bool has_turns(const char *text)
 {
-    bool turns = *text >= GRAMMAR_SYSTEM && *text <= GRAMMAR_ASSISTANT;
-    json_t *v = turns ? as_messages(text) : json_pack("{s:s}", "text", text);
+    return *text >= GRAMMAR_SYSTEM && *text <= GRAMMAR_ASSISTANT;
+}
+
+static char *as_plain(const char *text)
+{
+    char *line = mem_strdup(has_turns(text) ? text + 1 : text);
+    for (char *c = line; (c = strpbrk(c, "\1\2\3")) != NULL; c++)
+        *c = '\n';
+    return line;
+}
+
+static char *as_json(const char *text)
+{
+    json_t *v = has_turns(text) ? as_messages(text) : json_pack("{s:s}", "text", text);
     char *line = js_text(v, false);
     json_decref(v);
+    return line;
+}
+
+static int put_line(const char *text, bool plain, uint64_t *bytes, hone_err *e)
+{
+    char *line = plain ? as_plain(text) : as_json(text);
     *bytes += strlen(line) + 1;
     int rc = puts(line) < 0 ? hone_fail(e, HONE_EIO, "standard output: %s", strerror(errno)) : 0;
     free(line);
@@ -104,7 +123,7 @@ static int generate(const job *j, hone_err *e)
             rc = hone_fail(e, HONE_ELIMIT, "%s: no new line after %llu", j->rule,
                            (unsigned long long)n);
         if (rc == 0 && fresh)
-            rc = put_line(text.data, &bytes, e);
+            rc = put_line(text.data, j->plain, &bytes, e);
         n += fresh;
     }
     if (rc != 0)
@@ -149,6 +168,8 @@ static bool parse_args(int argc, char **argv, job *j)
     for (; i < argc && argv[i][0] == '-'; i++) {
         if (strcmp(argv[i], "--unique") == 0)
             j->unique = true;
+        else if (strcmp(argv[i], "--plain") == 0)
+            j->plain = true;
         else if (strcmp(argv[i], "--seed") != 0 || ++i >= argc ||
                  !number(argv[i], &j->seed, &end) || *end != '\0')
             return false;
