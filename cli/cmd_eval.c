@@ -1,0 +1,164 @@
+/* hone eval: scores of a model on a file, alone or before against after an adapter. */
+#include "cli/args.h"
+#include "cli/cmd.h"
+#include "core/base/js.h"
+#include "core/base/mem.h"
+#include "core/eval/eval.h"
+#include "serve/engine/served.h"
+
+#include <errno.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+typedef struct options {
+    const char *model, *adapter, *data, *metrics, *limit, *max_tokens, *batch, *device, *dtype;
+    const char *threads, *out, *baseline;
+    bool json, before;
+} options;
+
+/* clang-format off */
+static const args_row rows[] = {
+    {"model",      offsetof(options, model),      false},
+    {"adapter",    offsetof(options, adapter),    false},
+    {"data",       offsetof(options, data),       false},
+    {"metrics",    offsetof(options, metrics),    false},
+    {"limit",      offsetof(options, limit),      false},
+    {"max-tokens", offsetof(options, max_tokens), false},
+    {"batch",      offsetof(options, batch),      false},
+    {"device",     offsetof(options, device),     false},
+    {"dtype",      offsetof(options, dtype),      false},
+    {"threads",    offsetof(options, threads),    false},
+    {"out",        offsetof(options, out),        false},
+    {"baseline",   offsetof(options, baseline),   false},
+    {"before",     offsetof(options, before),     true},
+    {"json",       offsetof(options, json),       true},
+    {NULL, 0, false},
+};
+/* clang-format on */
+
+extern const cmd cmd_eval;
+
+static int take_count(int64_t *out, const char *text, const char *what, hone_err *e)
+{
+    char *end;
+    if (text == NULL)
+        return 0;
+    errno = 0;
+    *out = strtoll(text, &end, 10);
+    if (*text == '\0' || *end != '\0' || errno != 0 || *out < 0)
+        return hone_fail(e, HONE_EINVAL, "--%s: '%.40s' is not a whole number", what, text);
+    return 0;
+}
+
+static int evaluate(json_t **report, const options *o, const char *adapter, hone_err *e)
+{
+    served *s = NULL;
+    int64_t threads = 0, batch = 0;
+    bool f32 = o->dtype == NULL || strcmp(o->dtype, "f32") == 0;
+    eval_options eo = {.data = o->data, .metrics = o->metrics != NULL ? o->metrics : "perplexity"};
+    served_options so = {.model_dir = o->model,
+                         .adapter_dir = adapter,
+                         .device = o->device != NULL ? o->device : "auto",
+                         .dtype = f32 ? KERN_F32 : KERN_BF16,
+                         .kv_tokens = 1};
+    int rc = take_count(&eo.limit, o->limit, "limit", e);
+    if (rc == 0)
+        rc = take_count(&eo.max_tokens, o->max_tokens, "max-tokens", e);
+    if (rc == 0)
+        rc = take_count(&threads, o->threads, "threads", e);
+    if (rc == 0)
+        rc = take_count(&batch, o->batch, "batch", e);
+    so.threads = (int)threads;
+    eo.batch = (int)batch;
+    if (rc == 0)
+        rc = served_open(&s, &so, e);
+    if (rc != 0)
+        return rc;
+    eo.m = s->model;
+    eo.t = s->tok;
+    eo.c = s->chat;
+    rc = eval_run(report, &eo, e);
+    if (rc == 0) {
+        json_object_set_new(*report, "model", json_string(s->model_digest));
+        json_object_set_new(*report, "adapter", json_string(s->adapter_digest));
+    }
+    served_release(s);
+    return rc;
+}
+
+static void show(const options *o, const json_t *report, const json_t *compare)
+{
+    if (o->json) {
+        json_t *both = json_pack("{s:O, s:O?}", "report", report, "compare", compare);
+        json_dumpf(both, stdout, JSON_INDENT(2));
+        putchar('\n');
+        json_decref(both);
+        return;
+    }
+    eval_print(report, stdout);
+    if (compare != NULL) {
+        putchar('\n');
+        eval_print_compare(compare, stdout);
+    }
+}
+
+static int run_all(const options *o, hone_err *e)
+{
+    json_t *before = NULL, *after = NULL, *compare = NULL;
+    int rc = 0;
+    if (o->before)
+        rc = evaluate(&before, o, NULL, e);
+    else if (o->baseline != NULL)
+        rc = js_load(&before, o->baseline, e);
+    if (rc == 0)
+        rc = evaluate(&after, o, o->adapter, e);
+    if (rc == 0 && before != NULL)
+        rc = eval_compare(&compare, before, after, e);
+    if (rc == 0 && o->out != NULL)
+        rc = js_save(after, o->out, true, e);
+    if (rc == 0)
+        show(o, after, compare);
+    json_decref(before);
+    json_decref(after);
+    json_decref(compare);
+    return rc;
+}
+
+static int run(int argc, char **argv)
+{
+    options o = {0};
+    hone_err e = {0};
+    int n_rest;
+    if (args_parse(rows, &o, argc, argv, NULL, 0, &n_rest, &e) != 0)
+        return cmd_usage(&cmd_eval, "%s", e.msg);
+    if (o.model == NULL || o.data == NULL)
+        return cmd_usage(&cmd_eval, "--model and --data are needed");
+    if (o.before && (o.adapter == NULL || o.baseline != NULL))
+        return cmd_usage(&cmd_eval, "--before compares without and with --adapter");
+    if (o.dtype != NULL && strcmp(o.dtype, "f32") != 0 && strcmp(o.dtype, "bf16") != 0)
+        return cmd_usage(&cmd_eval, "--dtype is f32 or bf16");
+    return run_all(&o, &e) == 0 ? 0 : cmd_failed(&e);
+}
+
+const cmd cmd_eval = {
+    "eval", run, "score a model on a file of examples",
+    "usage: hone eval --model DIR [--adapter DIR] --data FILE [--metrics LIST] [options]\n"
+    "\n"
+    "FILE holds records as training reads them; of a conversation the last assistant turn is the "
+    "reference.\n"
+    "Metrics: perplexity, exact_match, normalized_match, accuracy (labels: precision, recall, F1, "
+    "confusion),\n"
+    "stops (share of answers that end by themselves), latency. Answers are greedy.\n"
+    "\n"
+    "  --before              also without the adapter, and the paired difference of the two\n"
+    "  --baseline FILE       paired difference to a report written by --out\n"
+    "  --out FILE            write the report with the scores of every example\n"
+    "  --limit N             first N examples only\n"
+    "  --max-tokens N        longest answer (64)\n"
+    "  --batch N             answers decoded together (8)\n"
+    "  --dtype f32|bf16  --device cpu|cuda|auto  --threads N  --json\n"
+    "\n"
+    "example: hone eval --model base --adapter out/support --before --data holdout.jsonl --metrics "
+    "perplexity,accuracy"};

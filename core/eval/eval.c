@@ -1,0 +1,123 @@
+#include "core/eval/eval.h"
+
+#include "core/base/mem.h"
+#include "core/eval/eval_int.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+enum { MAX_METRICS = 32 };
+
+static int parse_metrics(const metric **out, size_t *n, const char *list, hone_err *e)
+{
+    *n = 0;
+    for (const char *s = list; *s != '\0';) {
+        size_t len = strcspn(s, ", ");
+        char *name = mem_strndup(s, len);
+        const metric *m = len > 0 ? metric_find(name) : NULL;
+        int rc = 0;
+        if (len > 0 && m == NULL) {
+            char *names = eval_metric_names();
+            rc = hone_fail(e, HONE_ENOTFOUND, "no metric '%s' (there are: %s)", name, names);
+            free(names);
+        } else if (m != NULL && *n < MAX_METRICS) {
+            out[(*n)++] = m;
+        }
+        free(name);
+        if (rc != 0)
+            return rc;
+        s += len;
+        s += strspn(s, ", ");
+    }
+    return *n > 0 ? 0 : hone_fail(e, HONE_EINVAL, "no metric was asked for");
+}
+
+static int compute(json_t *report, const metric *m, const example_set *s, const eval_options *o,
+                   hone_err *e)
+{
+    json_t *summary = NULL, *examples = NULL;
+    int rc = m->compute(&summary, &examples, s, o, e);
+    if (rc != 0) {
+        json_decref(summary);
+        json_decref(examples);
+        return rc;
+    }
+    json_object_set_new(summary, "smaller_is_better", json_boolean(m->smaller_is_better));
+    json_object_set_new(json_object_get(report, "metrics"), m->name, summary);
+    if (examples != NULL)
+        json_object_set_new(json_object_get(report, "examples"), m->name, examples);
+    return 0;
+}
+
+/* Scores that hooks gave: a metric each, the mean over the examples. One that is missing for some
+ * example is an error, since its mean would be over another set. */
+static int add_hooked(json_t *report, const example_set *s, hone_err *e)
+{
+    const char *name;
+    json_t *first;
+    if (s->items[0].extra == NULL)
+        return 0;
+    json_object_foreach (s->items[0].extra, name, first) {
+        double sum = 0;
+        json_t *list = json_array();
+        for (size_t i = 0; i < s->n; i++) {
+            json_t *v = json_object_get(s->items[i].extra, name);
+            if (v == NULL) {
+                json_decref(list);
+                return hone_fail(e, HONE_EFORMAT, "eval.metric: line %lld has no score '%s'",
+                                 (long long)s->items[i].line, name);
+            }
+            sum += json_number_value(v);
+            json_array_append(list, v);
+        }
+        json_object_set_new(json_object_get(report, "metrics"), name,
+                            json_pack("{s:f, s:I, s:b}", "value", sum / (double)s->n, "n",
+                                      (json_int_t)s->n, "smaller_is_better", 0));
+        json_object_set_new(json_object_get(report, "examples"), name, list);
+    }
+    return 0;
+}
+
+static json_t *settings_of(const eval_options *o)
+{
+    return json_pack("{s:I, s:I, s:I, s:i, s:s}", "limit", (json_int_t)o->limit, "max_tokens",
+                     (json_int_t)o->max_tokens, "batch_tokens", (json_int_t)o->batch_tokens,
+                     "batch", o->batch, "template", o->c != NULL ? chat_digest(o->c) : "");
+}
+
+int eval_run(json_t **report, const eval_options *o, hone_err *e)
+{
+    const metric *wanted[MAX_METRICS];
+    size_t n = 0;
+    unsigned needs = 0;
+    example_set s;
+    *report = NULL;
+    int rc = parse_metrics(wanted, &n, o->metrics, e);
+    if (rc != 0)
+        return rc;
+    for (size_t i = 0; i < n; i++)
+        needs |= wanted[i]->needs;
+    rc = examples_load(&s, o, (needs & NEEDS_ANSWERS) != 0, e);
+    if (rc != 0)
+        return rc;
+    if (needs & NEEDS_SCORES)
+        rc = run_scoring(&s, o, e);
+    if (rc == 0 && (needs & NEEDS_ANSWERS))
+        rc = run_answers(&s, o, e);
+    json_t *r =
+        json_pack("{s:s, s:s, s:I, s:o, s:{}, s:{}}", "data", o->data, "data_sha256", s.sha256, "n",
+                  (json_int_t)s.n, "settings", settings_of(o), "metrics", "examples");
+    for (size_t i = 0; rc == 0 && i < n; i++)
+        rc = compute(r, wanted[i], &s, o, e);
+    if (rc == 0 && (needs & NEEDS_ANSWERS))
+        rc = add_hooked(r, &s, e);
+    examples_free(&s);
+    if (rc == 0)
+        rc = hook_emit(o->hooks, HOOK_EVAL_AGGREGATE, &r, e);
+    if (rc != 0) {
+        json_decref(r);
+        return rc;
+    }
+    *report = r;
+    return 0;
+}

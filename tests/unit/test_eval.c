@@ -1,0 +1,321 @@
+/* Metrics on a tiny model: figures worked out by hand from scores and answers taken another way. */
+#include "core/base/file.h"
+#include "core/base/mem.h"
+#include "core/eval/eval.h"
+#include "core/eval/eval_int.h"
+#include "serve/engine/served.h"
+#include "tests/unit/aid.h"
+#include "tests/unit/aid_dir.h"
+#include "tests/unit/aid_tiny.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+static char *dir, *data;
+static served *sv;
+
+static int set_up(void **state)
+{
+    (void)state;
+    hone_err e = {0};
+    dir = aid_dir_make();
+    data = path_join(dir, "data.jsonl");
+    char *model_dir = path_join(dir, "model");
+    aid_tiny_make(model_dir);
+    served_options o = {.model_dir = model_dir, .device = "cpu", .dtype = KERN_F32, .kv_tokens = 1};
+    if (served_open(&sv, &o, &e) != 0)
+        fail_msg("%s", e.msg);
+    free(model_dir);
+    return 0;
+}
+
+static int tear_down(void **state)
+{
+    (void)state;
+    served_release(sv);
+    free(data);
+    aid_dir_drop(dir);
+    return 0;
+}
+
+static void put(const char *text)
+{
+    assert_int_equal(file_write(data, text, strlen(text), NULL), 0);
+}
+
+static eval_options options(const char *metrics)
+{
+    return (eval_options){.m = sv->model,
+                          .t = sv->tok,
+                          .c = sv->chat,
+                          .data = data,
+                          .metrics = metrics,
+                          .max_tokens = 5};
+}
+
+static json_t *evaluate(const char *metrics)
+{
+    eval_options o = options(metrics);
+    json_t *r = NULL;
+    hone_err e = {0};
+    if (eval_run(&r, &o, &e) != 0)
+        fail_msg("%s", e.msg);
+    return r;
+}
+
+static void expect_error(const char *metrics, int code, const char *message)
+{
+    eval_options o = options(metrics);
+    json_t *r = NULL;
+    hone_err e = {0};
+    assert_int_equal(eval_run(&r, &o, &e), code);
+    assert_null(r);
+    if (strstr(e.msg, message) == NULL)
+        fail_msg("'%s' does not say '%s'", e.msg, message);
+}
+
+static double figure(const json_t *report, const char *name, const char *key)
+{
+    json_t *v = json_object_get(json_object_get(json_object_get(report, "metrics"), name), key);
+    if (!json_is_number(v))
+        fail_msg("no %s.%s", name, key);
+    return json_number_value(v);
+}
+
+/* Sum of -log p over the tokens of `text` from the k-th on, token by token. */
+static double nll_of(const char *text, size_t from, double *n)
+{
+    tok_ids ids = {0};
+    hone_err e = {0};
+    int32_t pos[64], target[64], cu[2];
+    float logp[64];
+    double sum = 0;
+    assert_int_equal(tok_encode(sv->tok, text, strlen(text), TOK_ADD_SPECIAL, &ids, &e), 0);
+    cu[0] = 0;
+    cu[1] = (int32_t)ids.n;
+    for (size_t i = 0; i < ids.n; i++) {
+        pos[i] = (int32_t)i;
+        target[i] = i + 1 < ids.n && i + 1 >= from ? ids.id[i + 1] : -1;
+        *n += target[i] >= 0;
+    }
+    const model_batch b = {
+        .n = (int64_t)ids.n, .ids = ids.id, .pos = pos, .target = target, .cu = cu, .n_seg = 1};
+    assert_int_equal(model_score(sv->model, &b, logp, &e), 0);
+    for (size_t i = 0; i < ids.n; i++)
+        sum -= target[i] >= 0 ? (double)logp[i] : 0;
+    tok_ids_free(&ids);
+    return sum;
+}
+
+static void test_perplexity_is_a_ratio_of_sums(void **state)
+{
+    (void)state;
+    put("{\"text\": \"hello you\"}\n{\"text\": \"a b c d e f\"}\n{\"prompt\": \"what is\", "
+        "\"completion\": \" it\"}\n");
+    json_t *r = evaluate("perplexity");
+    double n = 0;
+    double nll =
+        nll_of("hello you", 1, &n) + nll_of("a b c d e f", 1, &n) + nll_of("what is it", 7, &n);
+    double bytes = 8 + 10 + 3;
+    assert_int_equal((int)n, 8 + 10 + 3);
+    assert_true(fabs(figure(r, "perplexity", "value") - exp(nll / n)) < 1e-3);
+    assert_true(fabs(figure(r, "perplexity", "byte_perplexity") - exp(nll / bytes)) < 1e-3);
+    assert_true(fabs(figure(r, "perplexity", "bits_per_byte") - nll / bytes / log(2)) < 1e-4);
+    json_decref(r);
+}
+
+/* A report that batches differently is the same report. */
+static void test_batches_do_not_matter(void **state)
+{
+    (void)state;
+    put("{\"prompt\": \"a b\", \"completion\": \" c\"}\n{\"prompt\": \"hello\", \"completion\": \" "
+        "you\"}\n"
+        "{\"prompt\": \"x\", \"completion\": \"y z\"}\n");
+    json_t *one = evaluate("perplexity,exact_match,stops");
+    eval_options o = options("perplexity,exact_match,stops");
+    o.batch = 1;
+    o.batch_tokens = 1;
+    json_t *two = NULL;
+    assert_int_equal(eval_run(&two, &o, NULL), 0);
+    assert_true(fabs(figure(one, "perplexity", "nll") - figure(two, "perplexity", "nll")) < 1e-5);
+    assert_true(json_equal(json_object_get(json_object_get(one, "examples"), "exact_match"),
+                           json_object_get(json_object_get(two, "examples"), "exact_match")));
+    json_decref(one);
+    json_decref(two);
+}
+
+/* The model's own greedy answers as references: all match, and the labels of the matrix are they.
+ */
+static void test_answers_are_compared(void **state)
+{
+    (void)state;
+    static const char *const prompts[] = {"ab", "cd", "what", "hello"};
+    char lines[2048] = "";
+    for (int i = 0; i < 4; i++) {
+        tok_ids ids = {0};
+        gen_result r = {0};
+        gen_params p;
+        gen_defaults(&p);
+        p.temperature = 0;
+        p.max_tokens = 5;
+        assert_int_equal(
+            tok_encode(sv->tok, prompts[i], strlen(prompts[i]), TOK_ADD_SPECIAL, &ids, NULL), 0);
+        gen_prompt prompt = {.ids = ids.id, .n = ids.n};
+        assert_int_equal(gen_run(sv->model, sv->tok, &p, &prompt, 1, &r, NULL, NULL, NULL), 0);
+        json_t *o =
+            json_pack("{s:s, s:s}", "prompt", prompts[i], "completion", i == 3 ? "wrong" : r.text);
+        char *text = json_dumps(o, JSON_COMPACT);
+        strcat(strcat(lines, text), "\n");
+        free(text);
+        json_decref(o);
+        gen_result_free(&r);
+        tok_ids_free(&ids);
+    }
+    put(lines);
+    json_t *r = evaluate("exact_match,accuracy,normalized_match,latency");
+    assert_true(figure(r, "exact_match", "value") == 0.75);
+    assert_true(figure(r, "accuracy", "value") == 0.75);
+    assert_true(figure(r, "normalized_match", "value") == 0.75);
+    assert_true(figure(r, "exact_match", "low") > 0.2 && figure(r, "exact_match", "high") < 1);
+    json_t *latency = json_object_get(json_object_get(r, "metrics"), "latency");
+    assert_true(json_number_value(json_object_get(json_object_get(latency, "total_s"), "p95")) > 0);
+    json_decref(r);
+}
+
+/* P, R and F1 from a matrix worked out by hand: a a b b c against a b b x c. */
+static void test_classification_by_hand(void **state)
+{
+    (void)state;
+    static const char *const want[] = {"a", "a", "b", "b", "c"}, *const got[] = {"a", "b", "b ",
+                                                                                 "x", "c"};
+    example items[5] = {0};
+    for (int i = 0; i < 5; i++) {
+        items[i].reference = mem_strdup(want[i]);
+        items[i].answer.text = mem_strdup(got[i]);
+    }
+    example_set s = {.items = items, .n = 5};
+    json_t *summary = NULL, *examples = NULL;
+    assert_int_equal(metric_classification(&summary, &examples, &s, NULL, NULL), 0);
+    assert_true(json_number_value(json_object_get(summary, "value")) == 0.6);
+    double f_a = 2 * 1.0 * 0.5 / 1.5, f_b = 0.5, f_c = 1;
+    assert_true(fabs(json_number_value(json_object_get(summary, "macro_f1")) -
+                     (f_a + f_b + f_c) / 3) < 1e-12);
+    assert_true(fabs(json_number_value(json_object_get(summary, "weighted_f1")) -
+                     (2 * f_a + 2 * f_b + f_c) / 5) < 1e-12);
+    char *confusion = json_dumps(json_object_get(summary, "confusion"), JSON_COMPACT);
+    assert_string_equal(confusion, "[[1,1,0,0],[0,1,0,1],[0,0,1,0]]");
+    free(confusion);
+    json_decref(summary);
+    json_decref(examples);
+    for (int i = 0; i < 5; i++) {
+        free(items[i].reference);
+        free(items[i].answer.text);
+    }
+}
+
+static void test_normalised_text(void **state)
+{
+    (void)state;
+    static const char *const rows[][2] = {{"  The cat,  sat!", "cat sat"},
+                                          {"A", ""},
+                                          {"an-other", "another"},
+                                          {"Zo\xC3\xAB", "zo\xC3\xAB"}};
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        char *got = text_normalised(rows[i][0]);
+        assert_string_equal(got, rows[i][1]);
+        free(got);
+    }
+}
+
+static void test_compare(void **state)
+{
+    (void)state;
+    put("{\"text\": \"hello you\"}\n{\"text\": \"a b c d e f\"}\n{\"text\": \"the end\"}\n");
+    json_t *a = evaluate("perplexity"), *b = json_deep_copy(a), *c = NULL;
+    json_t *xs = json_object_get(json_object_get(b, "examples"), "perplexity");
+    for (size_t i = 0; i < 3; i++) { /* every token half a nat easier */
+        double n = json_number_value(json_array_get(json_array_get(xs, i), 1));
+        double nll = json_number_value(json_array_get(json_array_get(xs, i), 0));
+        json_array_set_new(json_array_get(xs, i), 0, json_real(nll - 0.5 * n));
+    }
+    hone_err e = {0};
+    assert_int_equal(eval_compare(&c, a, b, &e), 0);
+    json_t *m = json_object_get(json_object_get(c, "metrics"), "perplexity");
+    assert_true(fabs(json_number_value(json_object_get(m, "difference")) + 0.5) < 1e-9);
+    assert_true(fabs(json_number_value(json_object_get(m, "high")) + 0.5) < 1e-9);
+    assert_true(json_is_true(json_object_get(m, "better")));
+    json_decref(c);
+    assert_int_equal(eval_compare(&c, a, a, &e), 0);
+    m = json_object_get(json_object_get(c, "metrics"), "perplexity");
+    assert_true(json_is_null(json_object_get(m, "better")));
+    json_decref(c);
+    json_object_set_new(b, "data_sha256", json_string("other"));
+    assert_int_equal(eval_compare(&c, a, b, &e), HONE_EINVAL);
+    assert_string_equal(e.msg, "the reports differ in 'data_sha256' and cannot be compared");
+    json_decref(a);
+    json_decref(b);
+}
+
+static int score(hook_call *call, void *user, hone_err *e)
+{
+    (void)user;
+    (void)e;
+    double n = (double)json_string_length(json_object_get(call->data, "prediction"));
+    json_object_set_new(json_object_get(call->data, "scores"), "length", json_real(n));
+    return HOOK_MODIFIED;
+}
+
+static void test_hooks_add_metrics(void **state)
+{
+    (void)state;
+    put("{\"prompt\": \"ab\", \"completion\": \"c\"}\n{\"prompt\": \"cd\", \"completion\": "
+        "\"e\"}\n");
+    hooks *h = hook_new();
+    hook_on(h, HOOK_EVAL_METRIC, "test", 0, score, NULL, NULL);
+    eval_options o = options("stops");
+    o.hooks = h;
+    json_t *r = NULL;
+    hone_err e = {0};
+    if (eval_run(&r, &o, &e) != 0)
+        fail_msg("%s", e.msg);
+    assert_true(figure(r, "length", "value") > 0);
+    json_decref(r);
+    hook_free(h);
+}
+
+static void test_refusals(void **state)
+{
+    (void)state;
+    put("{\"text\": \"hello\"}\n");
+    expect_error("perplexity,blue", HONE_ENOTFOUND,
+                 "no metric 'blue' (there are: perplexity, exact_match");
+    expect_error("exact_match", HONE_EINVAL, "line 1: plain text has no answer to generate");
+    put("{\"prompt\": \"ab\", \"completion\": \"c\"}\n{\"prompt\": 3, \"completion\": \"c\"}\n");
+    expect_error("stops", HONE_EFORMAT, "line 2");
+    put("\n");
+    expect_error("perplexity", HONE_EFORMAT, "data.jsonl");
+    char *lines = mem_alloc(400);
+    strcpy(lines, "{\"text\": \"");
+    memset(lines + strlen(lines), 'a', 70);
+    strcat(lines, "\"}\n");
+    put(lines);
+    free(lines);
+    expect_error("perplexity", HONE_ELIMIT,
+                 "line 1: 70 tokens are more than the model's context of 64");
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_perplexity_is_a_ratio_of_sums),
+        cmocka_unit_test(test_batches_do_not_matter),
+        cmocka_unit_test(test_answers_are_compared),
+        cmocka_unit_test(test_classification_by_hand),
+        cmocka_unit_test(test_normalised_text),
+        cmocka_unit_test(test_compare),
+        cmocka_unit_test(test_hooks_add_metrics),
+        cmocka_unit_test(test_refusals),
+    };
+    return cmocka_run_group_tests(tests, set_up, tear_down);
+}
