@@ -183,7 +183,9 @@ static int64_t choose(engine *g, lane *l)
             if (!make_room(g, s, s->computed + (size_t)take))
                 continue;
             s->chunk = take;
+            left -= take;
         }
+        /* Whoever gave way after it was chosen left some of the budget. */
         left = g->o.step_tokens;
         for (seq *s = g->seqs; s != NULL; s = s->next)
             left -= s->lane == l ? s->chunk : 0;
