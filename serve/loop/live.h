@@ -1,0 +1,36 @@
+#pragma once
+/* What the server serves: the artefact that the alias `live` points at. A thread watches the alias;
+ * when it moves, the new artefact is verified, loaded beside the old one and made current. Requests
+ * in flight finish where they began. */
+#include "core/base/err.h"
+#include "serve/engine/engine.h"
+#include "serve/store/registry.h"
+
+typedef struct live live;
+
+typedef struct live_options {
+    store *st;
+    engine *eng;
+    served_options load; /* model_dir, adapter_dir: what is registered and set live when the alias
+                            is unset; the other fields hold for every load. Strings are borrowed for
+                            the life of the watcher */
+    int poll_ms;         /* 0: 500 */
+} live_options;
+
+/* Loads what is live (registering the configured model first when nothing is), makes it current,
+ * and starts watching. */
+int live_start(live **out, const live_options *o, hone_err *e);
+void live_stop(live *l); /* NULL is a no-op; the engine keeps its current model */
+
+typedef struct live_status {
+    char digest[65]; /* current */
+    int64_t swaps, failures;
+    char last_error[256]; /* of the last failed swap; "" */
+} live_status;
+live_status live_state(live *l);
+
+/* Registers a checkpoint (and adapter) as an artefact and sets `live` to it if it is unset. */
+int live_bootstrap(store *st, const char *model_dir, const char *adapter_dir, hone_err *e);
+
+/* Opens an artefact after checking that its files still have its digest (EFORMAT: they do not). */
+int live_open(served **out, const registry_artefact *a, const served_options *with, hone_err *e);
