@@ -20,8 +20,6 @@ typedef struct options {
 
 static const args_row rows[] = {{"json", offsetof(options, json), true}, {NULL, 0, false}};
 
-extern const cmd cmd_doctor;
-
 /* {"name", "device" or "error"} of one backend. */
 static json_t *look_at(const char *backend)
 {

@@ -38,8 +38,6 @@ static const args_row rows[] = {
 };
 /* clang-format on */
 
-extern const cmd cmd_eval;
-
 static int take_count(int64_t *out, const char *text, const char *what, hone_err *e)
 {
     char *end;

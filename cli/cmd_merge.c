@@ -27,8 +27,6 @@ static const args_row rows[] = {
 };
 /* clang-format on */
 
-extern const cmd cmd_merge;
-
 static void print_json(const options *o, const merge_report *r)
 {
     printf("{\"out\":\"%s\",\"tensors\":%lld,\"merged\":%lld,\"positions\":%lld,"

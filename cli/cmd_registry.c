@@ -27,8 +27,6 @@ static const args_row rows[] = {
 };
 /* clang-format on */
 
-extern const cmd cmd_registry;
-
 static const char *text(const json_t *o, const char *key)
 {
     const char *s = json_string_value(json_object_get(o, key));

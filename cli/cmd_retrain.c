@@ -21,8 +21,6 @@ typedef struct options {
 
 static const args_row rows[] = {{"json", offsetof(options, json), true}, {NULL, 0, false}};
 
-extern const cmd cmd_retrain;
-
 static void print_examples(const json_t *x)
 {
     const char *key;

@@ -186,9 +186,9 @@ int engine_start(engine **out, const engine_options *o, hone_err *e)
     g->seqs_tail = &g->seqs;
     g->next_ticket = 1;
     g->heartbeat_ns = clock_mono_ns();
-    g->step = step_new(&g->o);
+    g->step = engine_step_new(&g->o);
     if (pthread_create(&g->thread, NULL, scheduler, g) != 0) {
-        step_free(g->step);
+        engine_step_free(g->step);
         free(g);
         return hone_fail(e, HONE_EIO, "engine: cannot start a thread");
     }
@@ -326,7 +326,7 @@ void engine_stop(engine *g)
     pthread_join(g->thread, NULL);
     engine_set_current(g, NULL);
     lane_drop_idle(g);
-    step_free(g->step);
+    engine_step_free(g->step);
     free(g->cancels);
     pthread_mutex_destroy(&g->lock);
     pthread_cond_destroy(&g->wake);

@@ -100,8 +100,8 @@ void sched_expire(engine *g);         /* ends cancelled and late requests */
 void sched_fail(engine *g, job *j, int code, const char *why);
 void sched_reap(engine *g); /* unlinks finished sequences, frees finished jobs */
 
-/* step.c: one forward pass over the sequences of a lane that have a chunk */
-struct step_buffers *step_new(const engine_options *o);
-void step_free(struct step_buffers *b);
-int step_run(engine *g, lane *l, hone_err *e);
-int step_score_prompt(job *j, hone_err *e); /* echo_logprobs: sends the PROMPT event */
+/* engine_step.c: one forward pass over the sequences of a lane that have a chunk */
+struct step_buffers *engine_step_new(const engine_options *o);
+void engine_step_free(struct step_buffers *b);
+int engine_step_run(engine *g, lane *l, hone_err *e);
+int engine_step_score(job *j, hone_err *e); /* echo_logprobs: sends the PROMPT event */

@@ -104,7 +104,7 @@ static void admit_one(engine *g, seq *s)
     if (j->admit_ns == 0) {
         j->admit_ns = clock_mono_ns();
         engine_observe(g, ENGINE_QUEUE, (double)(j->admit_ns - j->submit_ns) * 1e-9);
-        int rc = j->echo_logprobs ? step_score_prompt(j, &err) : 0;
+        int rc = j->echo_logprobs ? engine_step_score(j, &err) : 0;
         if (rc != 0)
             sched_fail(g, j, rc, err.msg);
     }
@@ -211,7 +211,7 @@ bool sched_turn(engine *g)
             continue;
         hone_err err = {0};
         worked = true;
-        if (step_run(g, l, &err) != 0)
+        if (engine_step_run(g, l, &err) != 0)
             fail_lane(g, l, &err);
     }
     sched_reap(g);

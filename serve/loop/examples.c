@@ -106,7 +106,8 @@ static void drop_superseded(collect *k)
             }
 }
 
-/* Later rows of a user beyond the share of all are left out; one row is always allowed. */
+/* Later rows of a user beyond the share of all are left out; one row is always allowed. Rows
+ * without a user or key were imported by the operator. */
 static void cap_users(collect *k)
 {
     size_t left = 0;
@@ -117,7 +118,8 @@ static void cap_users(collect *k)
         size_t before = 0;
         for (size_t j = 0; j < i; j++)
             before += !k->items[j].dropped && strcmp(k->items[j].user, k->items[i].user) == 0;
-        if (!k->items[i].dropped && before >= (most > 1 ? most : 1)) {
+        bool known = k->items[i].user[0] != '\0';
+        if (known && !k->items[i].dropped && before >= (most > 1 ? most : 1)) {
             k->items[i].dropped = true;
             k->out->n_capped++;
         }

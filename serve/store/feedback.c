@@ -433,6 +433,7 @@ static int import_run(sqlite3 *db, void *user, hone_err *e)
                 &(fresh){.id = w->id,
                          .request_id = text_of(w->form, "response_id"),
                          .source = w->a->source,
+                         .user_hash = w->a->user_hash,
                          .model = text_of(snapshot, "model"),
                          .choice = json_integer_value(json_object_get(w->form, "choice_index")),
                          .snapshot = snapshot},
@@ -499,6 +500,16 @@ static const char *source_of(const json_t *line)
     return "annotator";
 }
 
+/* Who said it: a name is hashed as the server would; a raw export has the hash already. */
+static const char *user_of(const store *s, const json_t *line, char hex[65])
+{
+    const char *name = text_of(line, "user");
+    if (name == NULL)
+        return text_of(line, "user_hash");
+    store_digest_hex(s, STORE_USERS, name, strlen(name), hex);
+    return hex;
+}
+
 int feedback_import(store *s, const json_t *line, const char *actor, bool *created, hone_err *e)
 {
     json_t *opinion = NULL, *snapshot = NULL, *form = NULL;
@@ -506,7 +517,9 @@ int feedback_import(store *s, const json_t *line, const char *actor, bool *creat
     *created = false;
     if (!json_is_object(line))
         return hone_fail(e, HONE_EFORMAT, "not a JSON object");
+    char user[65];
     feedback_author a = {.actor = actor, .any_response = true, .source = source_of(line)};
+    a.user_hash = user_of(s, line, user);
     int rc = part_line(line, &opinion, &snapshot, e);
     if (rc == 0)
         rc = feedback_form(opinion, &form, NULL, e);

@@ -19,7 +19,7 @@ struct step_buffers {
 
 enum { MAX_TEXT = 1 << 20 };
 
-struct step_buffers *step_new(const engine_options *o)
+struct step_buffers *engine_step_new(const engine_options *o)
 {
     struct step_buffers *b = mem_alloc(sizeof *b);
     size_t n = (size_t)o->step_tokens, s = (size_t)o->max_seqs;
@@ -34,7 +34,7 @@ struct step_buffers *step_new(const engine_options *o)
     return b;
 }
 
-void step_free(struct step_buffers *b)
+void engine_step_free(struct step_buffers *b)
 {
     if (b == NULL)
         return;
@@ -155,7 +155,7 @@ static int sample(engine *g, lane *l, const kern_tensor *logits, int n, hone_err
     return rc == 0 ? 0 : hone_fail(e, rc, "sampling: %s", d->err);
 }
 
-int step_run(engine *g, lane *l, hone_err *e)
+int engine_step_run(engine *g, lane *l, hone_err *e)
 {
     struct step_buffers *b = g->step;
     kern_tensor logits;
@@ -219,7 +219,7 @@ static int echo_row(void *user, int64_t row, const float *logprobs, int64_t voca
     return 0;
 }
 
-int step_score_prompt(job *j, hone_err *e)
+int engine_step_score(job *j, hone_err *e)
 {
     int64_t n = (int64_t)j->n_prompt;
     int32_t cu[2] = {0, (int32_t)n};

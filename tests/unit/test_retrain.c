@@ -1,0 +1,372 @@
+/* The loop on a tiny model: feedback in, candidate trained, judged, registered, promoted; and
+ * killed on the way. */
+#include "core/base/file.h"
+#include "core/base/js.h"
+#include "core/base/log.h"
+#include "core/base/mem.h"
+#include "serve/loop/examples.h"
+#include "serve/loop/live.h"
+#include "serve/loop/retrain.h"
+#include "serve/store/feedback.h"
+#include "serve/store/registry.h"
+#include "tests/unit/aid.h"
+#include "tests/unit/aid_dir.h"
+#include "tests/unit/aid_tiny.h"
+
+#include <signal.h>
+#include <sodium.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+static char *base_dir, *state_dir, *holdout;
+static store *st;
+
+static void open_state(void)
+{
+    hone_err e = {0};
+    if (store_open(&st, state_dir, NULL, &e) != 0)
+        fail_msg("%s", e.msg);
+}
+
+static int set_up(void **state)
+{
+    if (aid_dir_setup(state) != 0)
+        return -1;
+    base_dir = path_join(*state, "base");
+    state_dir = path_join(*state, "state");
+    holdout = path_join(*state, "holdout.jsonl");
+    aid_tiny_make(base_dir);
+    const char lines[] =
+        "{\"text\": \"hello you\"}\n{\"text\": \"the end of it\"}\n{\"text\": \"what now?\"}\n";
+    assert_int_equal(file_write(holdout, lines, strlen(lines), NULL), 0);
+    open_state();
+    return 0;
+}
+
+static int tear_down(void **state)
+{
+    store_close(st);
+    st = NULL;
+    free(base_dir);
+    free(state_dir);
+    free(holdout);
+    return aid_dir_teardown(state);
+}
+
+/* One piece of feedback from outside, approved. */
+static void add_feedback(const char *question, const char *correction, const char *user)
+{
+    hone_err e = {0};
+    bool created;
+    json_t *line = json_pack("{s:[{s:s, s:s}], s:s, s:s, s:i, s:s}", "messages", "role", "user",
+                             "content", question, "answer", "no idea", "correction", correction,
+                             "rating", -1, "user", user);
+    if (feedback_import(st, line, "test", &created, &e) != 0)
+        fail_msg("%s", e.msg);
+    json_decref(line);
+}
+
+static int approve(void *user, json_t *fb, hone_err *e)
+{
+    (void)e;
+    json_array_append(user, json_object_get(fb, "id"));
+    return 0;
+}
+
+static void approve_all(void)
+{
+    json_t *ids = json_array();
+    feedback_filter f = {0};
+    assert_int_equal(feedback_each(st, &f, approve, ids, NULL), 0);
+    for (size_t i = 0; i < json_array_size(ids); i++)
+        assert_int_equal(feedback_review(st, json_string_value(json_array_get(ids, i)), "approved",
+                                         "test", NULL),
+                         0);
+    json_decref(ids);
+}
+
+static void add_questions(int n)
+{
+    static const char *const things[] = {"cup", "pot", "lid",  "hose", "tank", "pump",
+                                         "fan", "key", "door", "box",  "bag",  "map"};
+    for (int i = 0; i < n; i++) {
+        char question[64], answer[64], user[16];
+        snprintf(question, sizeof question, "where is the %s?", things[i % 12]);
+        snprintf(answer, sizeof answer, "in room %d", i % 3);
+        snprintf(user, sizeof user, "user %d", i);
+        add_feedback(question, answer, user);
+    }
+    approve_all();
+}
+
+static retrain_conf conf(const char *extra)
+{
+    retrain_conf c;
+    hone_err e = {0};
+    json_t *tree = NULL, *more = NULL;
+    char *text = mem_printf(
+        "{\"holdout\": \"%s\", \"min_new\": 4, \"feedback_holdout\": 0.3, \"max_user_share\": 1,"
+        " \"margin_nats\": 5, \"promote\": \"auto\", \"train\": {\"lora_r\": 4, \"lora_alpha\": 8,"
+        " \"learning_rate\": 0.02, \"num_epochs\": 12, \"sequence_len\": 64, \"micro_batch_size\": "
+        "8,"
+        " \"bf16\": false, \"threads\": 1, \"progress\": \"none\"}}",
+        holdout);
+    assert_int_equal(js_parse(&tree, text, strlen(text), &e), 0);
+    assert_int_equal(js_parse(&more, extra, strlen(extra), &e), 0);
+    json_object_update(tree, more);
+    if (retrain_conf_read(&c, tree, ".", &e) != 0)
+        fail_msg("%s", e.msg);
+    json_decref(more);
+    json_decref(tree);
+    free(text);
+    return c;
+}
+
+static int retrain(const retrain_conf *c, hooks *h, json_t **report, hone_err *e)
+{
+    retrain_options o = {.st = st,
+                         .state_dir = state_dir,
+                         .model_dir = base_dir,
+                         .device = "cpu",
+                         .threads = 1,
+                         .dtype = "f32",
+                         .conf = c,
+                         .hooks = h,
+                         .by = "test"};
+    return retrain_run(report, &o, e);
+}
+
+static json_t *retrain_or_fail(const retrain_conf *c, hooks *h)
+{
+    json_t *report;
+    hone_err e = {0};
+    if (retrain(c, h, &report, &e) != 0)
+        fail_msg("%s", e.msg);
+    return report;
+}
+
+static const char *text(const json_t *o, const char *key)
+{
+    return json_string_value(json_object_get(o, key));
+}
+
+static void live_digest(char out[65])
+{
+    registry_artefact a;
+    hone_err e = {0};
+    if (registry_alias(st, "live", &a, &e) != 0)
+        fail_msg("%s", e.msg);
+    strcpy(out, a.digest);
+    registry_artefact_free(&a);
+}
+
+static void test_feedback_becomes_a_better_model(void **state)
+{
+    (void)state;
+    char before[65], after[65];
+    retrain_conf c = conf("{}");
+    add_questions(12);
+    json_t *report = retrain_or_fail(&c, NULL);
+    if (strcmp(text(report, "status"), "promoted") != 0)
+        fail_msg("%s", json_dumps(report, JSON_INDENT(1)));
+    json_t *examples = json_object_get(report, "examples");
+    int64_t train = json_integer_value(json_object_get(examples, "train"));
+    int64_t held = json_integer_value(json_object_get(examples, "held_out"));
+    assert_int_equal(train + held, 12);
+    assert_true(held >= 1 && train >= 6);
+    live_digest(after);
+    assert_string_equal(after, text(json_object_get(report, "artefact"), "digest"));
+    registry_artefact a;
+    assert_int_equal(registry_previous(st, "live", &a, NULL), 0);
+    strcpy(before, a.digest);
+    registry_artefact_free(&a);
+    assert_string_not_equal(before, after);
+    assert_int_equal(registry_find(st, after, &a, NULL), 0);
+    assert_int_equal(json_array_size(json_object_get(a.manifest, "feedback_ids")), 12);
+    assert_string_equal(text(a.manifest, "previous"), before);
+    served *s;
+    hone_err e = {0};
+    const served_options with = {.device = "cpu", .kv_tokens = 1};
+    if (live_open(&s, &a, &with, &e) != 0)
+        fail_msg("%s", e.msg);
+    served_release(s);
+    /* A byte of the artefact changes: it is not loaded any more. */
+    char *file = path_join(a.path, "model.safetensors"), *data;
+    size_t len;
+    assert_int_equal(file_read(&data, &len, file, 1 << 24, NULL), 0);
+    data[len - 1] ^= 1;
+    assert_int_equal(file_write(file, data, len, NULL), 0);
+    assert_int_equal(live_open(&s, &a, &with, &e), HONE_EFORMAT);
+    assert_non_null(strstr(e.msg, "its files have changed since it was registered"));
+    free(data);
+    free(file);
+    registry_artefact_free(&a);
+    json_decref(report);
+    /* Nothing new: no second run. */
+    report = retrain_or_fail(&c, NULL);
+    assert_string_equal(text(report, "status"), "nothing");
+    json_decref(report);
+    retrain_conf_free(&c);
+}
+
+static int veto(hook_call *call, void *user, hone_err *e)
+{
+    (void)user;
+    (void)e;
+    strcpy(call->reason, "the answers name a competitor");
+    return HOOK_VETO;
+}
+
+static void test_gate_can_refuse(void **state)
+{
+    (void)state;
+    retrain_conf c = conf("{}");
+    hooks *h = hook_new();
+    char before[65], after[65];
+    hook_on(h, HOOK_PROMOTE_GATE, "script", 0, veto, NULL, NULL);
+    add_questions(12);
+    json_t *report = retrain_or_fail(&c, h);
+    assert_string_equal(text(report, "status"), "rejected");
+    live_digest(after);
+    assert_int_equal(live_bootstrap(st, base_dir, NULL, NULL), 0);
+    live_digest(before);
+    assert_string_equal(before, after);
+    json_decref(report);
+    /* The feedback was not used up by a candidate that nobody serves. */
+    report = retrain_or_fail(&c, NULL);
+    assert_string_equal(text(report, "status"), "promoted");
+    json_decref(report);
+    hook_free(h);
+    retrain_conf_free(&c);
+}
+
+static void test_manual_promotion(void **state)
+{
+    (void)state;
+    retrain_conf c = conf("{\"promote\": \"manual\", \"merge\": false}");
+    char now[65];
+    add_questions(12);
+    json_t *report = retrain_or_fail(&c, NULL);
+    assert_string_equal(text(report, "status"), "registered");
+    assert_string_equal(text(json_object_get(report, "artefact"), "kind"), "adapter");
+    live_digest(now);
+    assert_string_not_equal(now, text(json_object_get(report, "artefact"), "digest"));
+    json_decref(report);
+    retrain_conf_free(&c);
+}
+
+static void test_too_little_and_bad_settings(void **state)
+{
+    (void)state;
+    retrain_conf c = conf("{}");
+    hone_err e = {0};
+    json_t *report;
+    add_questions(3);
+    report = retrain_or_fail(&c, NULL);
+    assert_string_equal(text(report, "status"), "nothing");
+    json_decref(report);
+    free(c.holdout);
+    c.holdout = NULL;
+    assert_int_equal(retrain(&c, NULL, &report, &e), HONE_EINVAL);
+    assert_non_null(strstr(e.msg, "retrain.holdout is not set"));
+    retrain_conf_free(&c);
+    json_t *bad = json_pack("{s:i}", "min_nwe", 3);
+    assert_int_equal(retrain_conf_read(&c, bad, ".", &e), HONE_EINVAL);
+    assert_string_equal(e.msg, "retrain: unknown key 'min_nwe' (did you mean 'min_new'?)");
+    json_decref(bad);
+}
+
+/* The newest answer to a question counts, one user cannot be everybody, a side is kept for ever. */
+static void test_examples(void **state)
+{
+    (void)state;
+    retrain_conf c = conf("{\"max_user_share\": 0.5}");
+    loop_examples one, two;
+    hone_err e = {0};
+    for (int i = 0; i < 6; i++) {
+        char question[32];
+        snprintf(question, sizeof question, "question %d", i);
+        add_feedback(question, "first", "the one");
+    }
+    add_feedback("question 1", "second", "the one");
+    add_feedback("question 9", "third", "another");
+    assert_int_equal(loop_examples_make(&one, st, &c, NULL, &e), 0);
+    assert_int_equal(json_array_size(one.train) + json_array_size(one.holdout),
+                     0); /* nothing approved yet */
+    loop_examples_free(&one);
+    approve_all();
+    assert_int_equal(loop_examples_make(&one, st, &c, NULL, &e), 0);
+    assert_int_equal(one.n_superseded, 1);
+    assert_int_equal(one.n_capped, 3);
+    assert_int_equal(json_array_size(one.train) + json_array_size(one.holdout), 4);
+    assert_int_equal(loop_examples_make(&two, st, &c, NULL, &e), 0);
+    assert_true(json_equal(one.holdout, two.holdout));
+    loop_examples_free(&one);
+    loop_examples_free(&two);
+    retrain_conf_free(&c);
+}
+
+/* Killed at some moment, again and again: what is live stays loadable, and in the end a round goes
+ * through. */
+static void test_kill_leaves_nothing_half_done(void **state)
+{
+    (void)state;
+    retrain_conf c = conf("{}");
+    char before[65], now[65];
+    add_questions(12);
+    assert_int_equal(live_bootstrap(st, base_dir, NULL, NULL), 0);
+    live_digest(before);
+    store_close(st);
+    st = NULL;
+    for (int ms = 5; ms < 400; ms += ms < 100 ? 30 : 90) {
+        pid_t pid = fork();
+        if (pid == 0) {
+            json_t *report;
+            log_setup(LOG_ERROR, false);
+            if (store_open(&st, state_dir, NULL, NULL) == 0)
+                retrain(&c, NULL, &report, NULL);
+            _exit(0);
+        }
+        usleep((useconds_t)ms * 1000);
+        kill(pid, SIGKILL);
+        waitpid(pid, NULL, 0);
+        open_state();
+        registry_artefact a;
+        served *s;
+        hone_err e = {0};
+        const served_options with = {.device = "cpu", .kv_tokens = 1, .threads = 1};
+        assert_int_equal(registry_alias(st, "live", &a, &e), 0);
+        if (live_open(&s, &a, &with, &e) != 0)
+            fail_msg("after %d ms: %s", ms, e.msg);
+        served_release(s);
+        registry_artefact_free(&a);
+        store_close(st);
+        st = NULL;
+    }
+    open_state();
+    live_digest(now);
+    json_t *report = retrain_or_fail(&c, NULL);
+    bool promoted_before = strcmp(now, before) != 0;
+    assert_string_equal(text(report, "status"), promoted_before ? "nothing" : "promoted");
+    json_decref(report);
+    retrain_conf_free(&c);
+}
+
+int main(void)
+{
+    if (sodium_init() < 0)
+        return 1;
+    log_setup(LOG_ERROR, false);
+#define TEST(f) cmocka_unit_test_setup_teardown(f, set_up, tear_down)
+    const struct CMUnitTest tests[] = {
+        TEST(test_feedback_becomes_a_better_model),
+        TEST(test_gate_can_refuse),
+        TEST(test_manual_promotion),
+        TEST(test_too_little_and_bad_settings),
+        TEST(test_examples),
+        TEST(test_kill_leaves_nothing_half_done),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
