@@ -12,9 +12,14 @@ typedef struct cmd {
 
 extern const cmd *const cmds[]; /* NULL-ended */
 extern const cmd cmd_render;
+extern const cmd cmd_eval;
+extern const cmd cmd_merge;
+extern const cmd cmd_retrain;
+extern const cmd cmd_registry;
 extern const cmd cmd_key;
 extern const cmd cmd_feedback;
 extern const cmd cmd_audit;
+extern const cmd cmd_doctor;
 
 /* "hone: <message>" on standard error; returns 1. */
 int cmd_failed(const hone_err *e);

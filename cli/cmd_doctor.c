@@ -18,7 +18,7 @@ typedef struct options {
     bool json;
 } options;
 
-static const args_row rows[] = {{"json", offsetof(options, json), true}, {NULL, 0, false}};
+static const args_row rows[] = {{"json", offsetof(options, json), ARGS_FLAG}, {NULL, 0, ARGS_TEXT}};
 
 /* {"name", "device" or "error"} of one backend. */
 static json_t *look_at(const char *backend)

@@ -20,21 +20,21 @@ typedef struct options {
 
 /* clang-format off */
 static const args_row rows[] = {
-    {"model",      offsetof(options, model),      false},
-    {"adapter",    offsetof(options, adapter),    false},
-    {"data",       offsetof(options, data),       false},
-    {"metrics",    offsetof(options, metrics),    false},
-    {"limit",      offsetof(options, limit),      false},
-    {"max-tokens", offsetof(options, max_tokens), false},
-    {"batch",      offsetof(options, batch),      false},
-    {"device",     offsetof(options, device),     false},
-    {"dtype",      offsetof(options, dtype),      false},
-    {"threads",    offsetof(options, threads),    false},
-    {"out",        offsetof(options, out),        false},
-    {"baseline",   offsetof(options, baseline),   false},
-    {"before",     offsetof(options, before),     true},
-    {"json",       offsetof(options, json),       true},
-    {NULL, 0, false},
+    {"model",      offsetof(options, model),      ARGS_TEXT},
+    {"adapter",    offsetof(options, adapter),    ARGS_TEXT},
+    {"data",       offsetof(options, data),       ARGS_TEXT},
+    {"metrics",    offsetof(options, metrics),    ARGS_TEXT},
+    {"limit",      offsetof(options, limit),      ARGS_TEXT},
+    {"max-tokens", offsetof(options, max_tokens), ARGS_TEXT},
+    {"batch",      offsetof(options, batch),      ARGS_TEXT},
+    {"device",     offsetof(options, device),     ARGS_TEXT},
+    {"dtype",      offsetof(options, dtype),      ARGS_TEXT},
+    {"threads",    offsetof(options, threads),    ARGS_TEXT},
+    {"out",        offsetof(options, out),        ARGS_TEXT},
+    {"baseline",   offsetof(options, baseline),   ARGS_TEXT},
+    {"before",     offsetof(options, before),     ARGS_FLAG},
+    {"json",       offsetof(options, json),       ARGS_FLAG},
+    {NULL, 0, ARGS_TEXT},
 };
 /* clang-format on */
 

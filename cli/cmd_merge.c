@@ -14,16 +14,16 @@ typedef struct options {
 
 /* clang-format off */
 static const args_row rows[] = {
-    {"model",         offsetof(options, model),         false},
-    {"adapter",       offsetof(options, adapter),       false},
-    {"out",           offsetof(options, out),           false},
-    {"prompts",       offsetof(options, prompts),       false},
-    {"device",        offsetof(options, device),        false},
-    {"threads",       offsetof(options, threads),       false},
-    {"max-diff",      offsetof(options, max_diff),      false},
-    {"min-agreement", offsetof(options, min_agreement), false},
-    {"json",          offsetof(options, json),          true},
-    {NULL, 0, false},
+    {"model",         offsetof(options, model),         ARGS_TEXT},
+    {"adapter",       offsetof(options, adapter),       ARGS_TEXT},
+    {"out",           offsetof(options, out),           ARGS_TEXT},
+    {"prompts",       offsetof(options, prompts),       ARGS_TEXT},
+    {"device",        offsetof(options, device),        ARGS_TEXT},
+    {"threads",       offsetof(options, threads),       ARGS_TEXT},
+    {"max-diff",      offsetof(options, max_diff),      ARGS_TEXT},
+    {"min-agreement", offsetof(options, min_agreement), ARGS_TEXT},
+    {"json",          offsetof(options, json),          ARGS_FLAG},
+    {NULL, 0, ARGS_TEXT},
 };
 /* clang-format on */
 

@@ -18,12 +18,12 @@ typedef struct options {
 
 /* clang-format off */
 static const args_row rows[] = {
-    {"config", offsetof(options, config), false},
-    {"state",  offsetof(options, state),  false},
-    {"reason", offsetof(options, reason), false},
-    {"to",     offsetof(options, to),     false},
-    {"json",   offsetof(options, json),   true},
-    {NULL, 0, false},
+    {"config", offsetof(options, config), ARGS_TEXT},
+    {"state",  offsetof(options, state),  ARGS_TEXT},
+    {"reason", offsetof(options, reason), ARGS_TEXT},
+    {"to",     offsetof(options, to),     ARGS_TEXT},
+    {"json",   offsetof(options, json),   ARGS_FLAG},
+    {NULL, 0, ARGS_TEXT},
 };
 /* clang-format on */
 

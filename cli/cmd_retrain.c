@@ -19,7 +19,7 @@ typedef struct options {
     bool json;
 } options;
 
-static const args_row rows[] = {{"json", offsetof(options, json), true}, {NULL, 0, false}};
+static const args_row rows[] = {{"json", offsetof(options, json), ARGS_FLAG}, {NULL, 0, ARGS_TEXT}};
 
 static void print_examples(const json_t *x)
 {
