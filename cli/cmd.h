@@ -11,6 +11,8 @@ typedef struct cmd {
 } cmd;
 
 extern const cmd *const cmds[]; /* NULL-ended */
+extern const cmd cmd_train;
+extern const cmd cmd_preview;
 extern const cmd cmd_render;
 extern const cmd cmd_eval;
 extern const cmd cmd_merge;

@@ -4,6 +4,6 @@
 #include <stddef.h>
 
 const cmd *const cmds[] = {
-    &cmd_render, &cmd_eval,     &cmd_merge, &cmd_retrain, &cmd_registry,
-    &cmd_key,    &cmd_feedback, &cmd_audit, &cmd_doctor,  NULL,
+    &cmd_train,    &cmd_preview, &cmd_render,   &cmd_eval,  &cmd_merge,  &cmd_retrain,
+    &cmd_registry, &cmd_key,     &cmd_feedback, &cmd_audit, &cmd_doctor, NULL,
 };
