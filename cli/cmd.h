@@ -13,8 +13,11 @@ typedef struct cmd {
 extern const cmd *const cmds[]; /* NULL-ended */
 extern const cmd cmd_train;
 extern const cmd cmd_preview;
-extern const cmd cmd_render;
 extern const cmd cmd_eval;
+extern const cmd cmd_score;
+extern const cmd cmd_render;
+extern const cmd cmd_generate;
+extern const cmd cmd_chat;
 extern const cmd cmd_merge;
 extern const cmd cmd_retrain;
 extern const cmd cmd_registry;

@@ -3,7 +3,22 @@
 
 #include <stddef.h>
 
+/* clang-format off */
 const cmd *const cmds[] = {
-    &cmd_train,    &cmd_preview, &cmd_render,   &cmd_eval,  &cmd_merge,  &cmd_retrain,
-    &cmd_registry, &cmd_key,     &cmd_feedback, &cmd_audit, &cmd_doctor, NULL,
+    &cmd_train,
+    &cmd_preview,
+    &cmd_eval,
+    &cmd_score,
+    &cmd_render,
+    &cmd_generate,
+    &cmd_chat,
+    &cmd_merge,
+    &cmd_key,
+    &cmd_feedback,
+    &cmd_audit,
+    &cmd_retrain,
+    &cmd_registry,
+    &cmd_doctor,
+    NULL,
 };
+/* clang-format on */

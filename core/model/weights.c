@@ -282,23 +282,29 @@ int weights_bind(struct model *m, const safetensors *st, hone_err *e)
 
 /* ---- values ---- */
 
-/* Box-Muller over the counter: element i is a function of (seed, name, i) alone. start is a
- * multiple of 4. */
+/* Four normal numbers from one turn of the generator (Box-Muller). */
+static void normal4(float v[4], const weight_source *src, uint64_t stream, uint64_t index)
+{
+    uint32_t r[4];
+    rng_philox(r, src->seed, stream, index);
+    for (int k = 0; k < 4; k += 2) {
+        float u = (float)((r[k] >> 8) + 1) * 0x1p-24F;
+        float angle = (float)(r[k + 1] >> 8) * 0x1p-24F * 6.28318530718F;
+        float radius = sqrtf(-2.0F * logf(u)) * (float)src->std;
+        v[k] = radius * cosf(angle);
+        v[k + 1] = radius * sinf(angle);
+    }
+}
+
+/* Element i is a function of (seed, name, i) alone. start is a multiple of 4. */
 static void random_normal(float *dst, const weight *w, const weight_source *src, int64_t start,
                           int64_t n)
 {
-    uint32_t r[4];
-    float v[4];
     uint64_t stream = rng_stream(w->name);
+#pragma omp parallel for schedule(static)
     for (int64_t i = 0; i < n; i += 4) {
-        rng_philox(r, src->seed, stream, (uint64_t)(start + i) / 4);
-        for (int k = 0; k < 4; k += 2) {
-            float u = (float)((r[k] >> 8) + 1) * 0x1p-24F;
-            float angle = (float)(r[k + 1] >> 8) * 0x1p-24F * 6.28318530718F;
-            float radius = sqrtf(-2.0F * logf(u)) * (float)src->std;
-            v[k] = radius * cosf(angle);
-            v[k + 1] = radius * sinf(angle);
-        }
+        float v[4];
+        normal4(v, src, stream, (uint64_t)(start + i) / 4);
         memcpy(dst + i, v, (size_t)(n - i < 4 ? n - i : 4) * sizeof *v);
     }
     if (w->row->place != EMBED || src->pad_row < 0)
