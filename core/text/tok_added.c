@@ -149,6 +149,8 @@ static int push_text(tok_work *w, const tok_view *view, size_t start, size_t sto
     return text(w, &part, e);
 }
 
+/* A token of spaces inside the spaces that the one before it took is found again: so does Hugging
+ * Face. */
 int tok_trie_split(const tok_trie *trie, tok_work *w, const tok_view *view,
                    int (*text)(tok_work *w, const tok_view *view, hone_err *e), hone_err *e)
 {
@@ -162,9 +164,11 @@ int tok_trie_split(const tok_trie *trie, tok_work *w, const tok_view *view,
             (hit->single_word && !stands_alone(view, start, stop)))
             continue;
         if (hit->lstrip)
-            start = spaces_before(view->p, done, start);
+            start = start < done ? done : spaces_before(view->p, done, start);
         if (hit->rstrip)
             stop = spaces_after(view->p, view->len, stop);
+        if (start >= stop)
+            continue;
         rc = push_text(w, view, done, start, text, e);
         if (rc == 0)
             rc = push_token(w, view, hit->id, start, stop, e);

@@ -86,7 +86,7 @@ static int add_to_trie(tok *t, const char *s, size_t len, tok_added added, hone_
     tok_view view = {s, len, NULL, 0};
     tok_work *w = tok_work_new(t);
     int rc = tok_norm_run(&t->norm, w, &view, e);
-    if (rc == 0)
+    if (rc == 0 && view.len > 0) /* one that normalises to nothing is never found */
         rc = tok_trie_add(&t->norm_trie, view.p, view.len, added, e);
     tok_work_free(w);
     return rc;

@@ -21,8 +21,13 @@ enum { MATCH_LIMIT = 10000000, HEAP_LIMIT_KIB = 1 << 16, DEPTH_LIMIT = 100000 };
     "\\x{200B}-\\x{2027}\\x{202A}-\\x{202E}\\x{2030}-\\x{205E}\\x{2060}-\\x{2FFF}"                 \
     "\\x{3001}-\\x{D7FF}\\x{E000}-\\x{10FFFF}"
 #define WORDS                                                                                      \
-    "\\p{L}\\p{M}\\p{Nd}\\p{Nl}\\p{Pc}\\x{24B6}-\\x{24E9}\\x{1F130}-\\x{1F149}"                    \
+    "\\p{L}\\p{M}\\p{Nd}\\p{Nl}\\p{Pc}\\x{24B6}-\\x{24E9}\\x{1F130}-"                              \
+    "\\x{1F149}"                                                                                   \
     "\\x{1F150}-\\x{1F169}\\x{1F170}-\\x{1F189}"
+
+/* Outside a class Oniguruma's \w has the superscripts and fractions of Latin-1 too. */
+#define WORD "[" WORDS "\\xB2\\xB3\\xB9\\xBC-\\xBE]"
+#define NOT_WORD "[^" WORDS "\\xB2\\xB3\\xB9\\xBC-\\xBE]"
 
 typedef struct reader {
     const char *p, *end;
@@ -55,9 +60,12 @@ static int escape(reader *r, hone_err *e)
         char c;
         const char *outside, *in_class;
     } rewritten[] = {
-        {'s', "[" SPACES "]", SPACES}, {'S', "[^" SPACES "]", NOT_SPACES},
-        {'w', "[" WORDS "]", WORDS},   {'W', "[^" WORDS "]", NULL},
-        {'v', "\\x0B", "\\x0B"},       {'h', "[0-9A-Fa-f]", "0-9A-Fa-f"},
+        {'s', "[" SPACES "]", SPACES},
+        {'S', "[^" SPACES "]", NOT_SPACES},
+        {'w', WORD, WORDS},
+        {'W', NOT_WORD, NULL},
+        {'v', "\\x0B", "\\x0B"},
+        {'h', "[0-9A-Fa-f]", "0-9A-Fa-f"},
     };
     if (r->end - r->p < 2)
         return refuse(r->p, 1, e);

@@ -126,14 +126,22 @@ static bool begins_with(const tok_view *v, const char *s)
     return v->len >= n && memcmp(v->p, s, n) == 0;
 }
 
+/* Whether the view begins the text itself. */
+static bool is_first(const tok_view *v)
+{
+    const tok_map *m = v->map;
+    uint32_t at = v->at;
+    for (; m != NULL && at == 0; m = m->up)
+        at = m->base;
+    return at == 0;
+}
+
 static int run_prefix(const tok_pre *op, tok_work *w, size_t next, const tok_view *view,
                       hone_err *e)
 {
-    uint32_t start = view->at, end = view->at;
     tok_view v = *view;
-    tok_map_range(view->map, &start, &end);
     bool has = begins_with(view, " ") || begins_with(view, op->prefix);
-    if (!has && !(op->first_only && start != 0)) {
+    if (!has && !(op->first_only && !is_first(view))) {
         int rc = tok_text_prefix(&w->pre[next - 1], op->prefix, &v, e);
         if (rc != 0)
             return rc;
