@@ -443,42 +443,63 @@ static int push_word(tok_work *w, const tok_view *word, hone_err *e)
     return push_merged(w, word, n, e);
 }
 
-/* Whether a meta character (or a space that stands for one) begins at s. */
-static inline bool meta_at(const tok_bpe *b, const char *s, size_t n)
+/* ---- cutting long words ---- */
+
+/* Characters fall into 256 classes: the meta character, ASCII, and the rest by remainder. */
+static inline unsigned class_at(const tok_bpe *b, const char *s, size_t *k)
 {
-    if (*s == ' ')
-        return b->space_is_meta;
-    return *s == b->meta[0] && n >= b->meta_len && memcmp(s, b->meta, b->meta_len) == 0;
+    uint32_t cp;
+    *k = 1;
+    if (*s > 0)
+        return *s == ' ' && b->space_is_meta ? 0 : (unsigned char)*s;
+    *k = tok_cp(s, &cp);
+    if (*k == b->meta_len && memcmp(s, b->meta, *k) == 0)
+        return 0;
+    return 128 + cp % 128;
 }
 
-/* A text that no pre-tokenizer has cut, as SentencePiece models have it: where no merge can join
- * anything with a following meta character, each run of them begins a word of its own. */
-static int push_meta_words(tok_work *w, const tok_view *text, hone_err *e)
+void tok_bpe_join(tok_bpe *b, const char *left, size_t n_left, const char *right, size_t n_right)
+{
+    size_t k, last = n_left;
+    if (n_left == 0 || n_right == 0)
+        return;
+    do {
+        last--;
+    } while (last > 0 && ((unsigned char)left[last] & 0xC0) == 0x80);
+    unsigned from = class_at(b, left + last, &k), to = class_at(b, right, &k);
+    b->joins[from][to / 64] |= (uint64_t)1 << to % 64;
+}
+
+/* A word that no pre-tokenizer has made short (SentencePiece models cut nothing) is cut where no
+ * merge could ever join the two sides: each part then merges as it would in the whole, and most
+ * parts have been seen before. */
+static int push_cut_word(tok_work *w, const tok_view *word, hone_err *e)
 {
     const tok_bpe *b = &w->t->bpe;
-    tok_view word = *text;
-    size_t from = 0;
-    bool after_meta = true;
-    for (size_t i = 0, k; i <= text->len; i += k) {
-        bool meta = i < text->len && meta_at(b, text->p + i, text->len - i);
-        k = meta && text->p[i] != ' ' ? b->meta_len : 1;
-        if (i == text->len || (meta && !after_meta)) {
-            word.p = text->p + from;
-            word.len = i - from;
-            word.at = text->at + (uint32_t)from;
-            int rc = word.len == 0 ? 0 : push_word(w, &word, e);
-            if (rc != 0)
-                return rc;
-            from = i;
-        }
-        after_meta = meta;
+    tok_view part = *word;
+    size_t from = 0, k;
+    unsigned last = class_at(b, word->p, &k);
+    for (size_t i = k; i <= word->len; i += k) {
+        k = 1;
+        unsigned class = i < word->len ? class_at(b, word->p + i, &k) : 0;
+        bool joins = i < word->len && (b->joins[last][class / 64] >> class % 64 & 1) != 0;
+        last = class;
+        if (joins)
+            continue;
+        part.p = word->p + from;
+        part.len = i - from;
+        part.at = word->at + (uint32_t)from;
+        from = i;
+        int rc = push_word(w, &part, e);
+        if (rc != 0)
+            return rc;
     }
     return 0;
 }
 
 int tok_bpe_word(tok_work *w, const tok_view *word, hone_err *e)
 {
-    return w->t->bpe.cut_meta ? push_meta_words(w, word, e) : push_word(w, word, e);
+    return w->t->bpe.cut ? push_cut_word(w, word, e) : push_word(w, word, e);
 }
 
 /* ---- the alphabet of byte-level pieces ---- */

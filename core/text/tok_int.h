@@ -244,13 +244,17 @@ typedef struct tok_bpe {
     bool byte_level;
     char *meta; /* the character that stands for a space */
     size_t meta_len;
-    bool space_is_meta; /* texts reach the model with spaces not yet replaced by it */
-    bool cut_meta;      /* no merge joins anything with a following meta character */
+    bool space_is_meta;     /* texts reach the model with spaces not yet replaced by it */
+    bool cut;               /* joins is complete: words may be cut where it says so */
+    uint64_t joins[256][4]; /* by class of character: whether a merge joins one with the next */
 } tok_bpe;
 
 int tok_bpe_init(tok_bpe *b, size_t n_merges, hone_err *e);
 void tok_bpe_free(tok_bpe *b);
 void tok_bpe_add(tok_bpe *b, int32_t left, int32_t right, uint32_t rank, int32_t made);
+/* Notes that a merge joins the end of `left` with the beginning of `right`, pieces of characters.
+ */
+void tok_bpe_join(tok_bpe *b, const char *left, size_t n_left, const char *right, size_t n_right);
 /* Appends the ids of one word. */
 int tok_bpe_word(tok_work *w, const tok_view *word, hone_err *e);
 
@@ -281,7 +285,7 @@ void tok_dec_free(tok_decs *d);
 
 /* ---- the whole ---- */
 
-enum { WORD_KEY = 24, WORD_IDS = 7, WORD_SLOTS = 1 << 14 };
+enum { WORD_KEY = 24, WORD_IDS = 7, WORD_SLOTS = 1 << 15 };
 
 /* Words seen lately with their ids: one cache line each, a newer word takes the place of an older
  * one. */

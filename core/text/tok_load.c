@@ -182,15 +182,6 @@ static int find_model_piece(const tok *t, const char *s, size_t len, int32_t *id
     return 0;
 }
 
-/* Whether this merge could join something with a meta character that begins a word. */
-static bool crosses_meta(const tok_bpe *b, const char *left, size_t n_left, const char *right,
-                         size_t n_right)
-{
-    size_t m = b->meta_len;
-    return n_right >= m && memcmp(right, b->meta, m) == 0 &&
-           (n_left < m || memcmp(left + n_left - m, b->meta, m) != 0);
-}
-
 static int load_merge(tok *t, const json_t *m, size_t rank, buf *joined, hone_err *e)
 {
     const char *left, *right;
@@ -210,9 +201,10 @@ static int load_merge(tok *t, const json_t *m, size_t rank, buf *joined, hone_er
         rc = find_model_piece(t, joined->data, joined->len, &made, e);
     if (rc != 0)
         return rc;
+    if (tok_is_special(t, made)) /* text could forge it: it is found by tok_added.c or not at all */
+        return 0;
     tok_bpe_add(&t->bpe, l, r, (uint32_t)rank, made);
-    if (crosses_meta(&t->bpe, left, n_left, right, n_right))
-        t->bpe.cut_meta = false;
+    tok_bpe_join(&t->bpe, left, n_left, right, n_right);
     return 0;
 }
 
@@ -259,6 +251,12 @@ static void load_units(tok *t)
             b->fallback[c] = id;
         buf_free(&piece);
     }
+}
+
+static bool is_fallback(const tok *t, int32_t id)
+{
+    const tok_entry *p = &t->vocab.entry[id];
+    return p->len == 6 && memcmp(p->s, "<0x", 3) == 0 && p->s[5] == '>';
 }
 
 static int load_flags(tok *t, const json_t *m, hone_err *e)
@@ -316,6 +314,26 @@ static void defer_replace(tok *t)
     t->bpe.space_is_meta = true;
 }
 
+/* Whether words may be cut where no merge joins. Not when a whole word may be a piece, nor where
+ * unknown characters are fused across the cut, nor where the pieces of byte fallback take part in
+ * merges as if they were text. */
+static void plan_cuts(tok *t)
+{
+    tok_bpe *b = &t->bpe;
+    bool all_bytes = b->byte_fallback, any_byte = false;
+    for (size_t c = 0; c < 256; c++) {
+        all_bytes = all_bytes && b->fallback[c] >= 0;
+        any_byte = any_byte || b->fallback[c] >= 0;
+    }
+    for (size_t i = 0; any_byte && i <= b->mask; i++) {
+        uint64_t key = b->pair[i].key;
+        if (key != UINT64_MAX &&
+            (is_fallback(t, (int32_t)(key >> 24)) || is_fallback(t, (int32_t)(key & TOK_MAX_ID))))
+            return;
+    }
+    b->cut = !b->byte_level && !b->ignore_merges && (all_bytes || !b->fuse_unk || b->unk < 0);
+}
+
 static int load_model(tok *t, const json_t *m, hone_err *e)
 {
     static const char *const keys[] = {"type",
@@ -337,15 +355,12 @@ static int load_model(tok *t, const json_t *m, hone_err *e)
     if (rc != 0)
         return rc;
     defer_replace(t);
-    int32_t meta = tok_vocab_find(&t->vocab, b->meta, b->meta_len);
     b->byte_level = t->pre.byte_level;
-    b->cut_meta = !b->byte_level && meta >= 0 && (t->vocab.entry[meta].flags & PIECE_MODEL) != 0;
     rc = load_merges(t, merges, e);
     if (rc == 0)
         rc = load_flags(t, m, e);
-    if (b->ignore_merges) /* a whole text may be a piece */
-        b->cut_meta = false;
     load_units(t);
+    plan_cuts(t);
     return rc;
 }
 
