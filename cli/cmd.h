@@ -21,6 +21,8 @@ extern const cmd cmd_chat;
 extern const cmd cmd_merge;
 extern const cmd cmd_retrain;
 extern const cmd cmd_registry;
+extern const cmd cmd_tokenize;
+extern const cmd cmd_tokenizer;
 extern const cmd cmd_key;
 extern const cmd cmd_feedback;
 extern const cmd cmd_audit;

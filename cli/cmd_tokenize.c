@@ -67,8 +67,7 @@ static int take_ids(work *w, const json_t *list, hone_err *e)
         return hone_fail(e, HONE_EFORMAT, "it is not a JSON array of ids");
     tok_stream *s = tok_stream_new(w->t, w->o->no_special);
     int rc = 0;
-    json_array_foreach(list, i, v)
-    {
+    json_array_foreach (list, i, v) {
         json_int_t id = json_is_integer(v) ? json_integer_value(v) : -1;
         if (id < 0 || id > TOK_MAX_ID)
             rc = hone_fail(e, HONE_EFORMAT, "item %zu is not an id", i);
@@ -93,8 +92,9 @@ static int decode_line(work *w, const char *line, size_t len, hone_err *e)
     if (rc != 0)
         return rc;
     if (!w->o->jsonl && memchr(w->text.data, '\n', w->text.len) != NULL)
-        return hone_fail(e, HONE_EINVAL, "the text has line ends of its own; --jsonl keeps it on "
-                                         "one line");
+        return hone_fail(e, HONE_EINVAL,
+                         "the text has line ends of its own; --jsonl keeps it on "
+                         "one line");
     if (!w->o->jsonl) {
         fwrite(w->text.data, 1, w->text.len, stdout);
         putchar('\n');

@@ -195,8 +195,10 @@ static int run(int argc, char **argv)
 const cmd cmd_tokenizer = {
     "tokenizer", run, "learn a vocabulary from text",
     "usage: hone tokenizer train --out DIR --vocab-size N [--special TOKEN]... FILE...\n\n"
-    "Learns a byte-level BPE vocabulary and writes tokenizer.json and tokenizer_config.json. FILE is\n"
-    "UTF-8 text, or JSONL with a field 'text' where its name ends in .jsonl. Special tokens get the\n"
+    "Learns a byte-level BPE vocabulary and writes tokenizer.json and tokenizer_config.json. FILE "
+    "is\n"
+    "UTF-8 text, or JSONL with a field 'text' where its name ends in .jsonl. Special tokens get "
+    "the\n"
     "first ids, in the order given.\n\n"
     "  --min-frequency N   do not merge pairs seen less often (0)\n"
     "  --pattern NAME      how text is cut into words: gpt2, llama3 or qwen2 (gpt2)\n"

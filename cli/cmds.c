@@ -9,7 +9,7 @@ const cmd *const cmds[] = {
     &cmd_preview,
     &cmd_eval,
     &cmd_score,
-    &cmd_render,
+    &cmd_render, &cmd_tokenize, &cmd_tokenizer,
     &cmd_generate,
     &cmd_chat,
     &cmd_merge,
