@@ -132,15 +132,16 @@ test-run: $(if $(strip $T),,all) $(UNIT_BIN)
 	@JOBS=$(JOBS) tests/run $B $T
 
 asan:  ## the unit tests under AddressSanitizer and UndefinedBehaviorSanitizer
-	@$(MAKE) --no-print-directory B=build-asan SAN="$(ASAN)" OPT="$(DEBUG)" test
+	@TEST_TIMEOUT=900 $(MAKE) --no-print-directory B=build-asan SAN="$(ASAN)" OPT="$(DEBUG)" test
 
 ubsan:  ## the unit tests under UndefinedBehaviorSanitizer alone
-	@$(MAKE) --no-print-directory B=build-ubsan SAN="$(UBSAN)" OPT="$(DEBUG)" test
+	@TEST_TIMEOUT=900 $(MAKE) --no-print-directory B=build-ubsan SAN="$(UBSAN)" OPT="$(DEBUG)" test
 
 # libgomp's barriers are not built for ThreadSanitizer, which would report each parallel loop as a
 # race. One OpenMP thread takes those away; our own threads stay checked.
 tsan:  ## the unit tests under ThreadSanitizer
-	@OMP_NUM_THREADS=1 $(MAKE) --no-print-directory B=build-tsan SAN="$(TSAN)" OPT="$(DEBUG)" test
+	@OMP_NUM_THREADS=1 TEST_TIMEOUT=900 \
+	$(MAKE) --no-print-directory B=build-tsan SAN="$(TSAN)" OPT="$(DEBUG)" test
 
 valgrind:  ## the unit tests under valgrind (leaks are errors)
 	@OMP_NUM_THREADS=1 TEST_TIMEOUT=900 \
