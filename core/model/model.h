@@ -19,19 +19,20 @@ typedef struct model_options {
     kern_dev *dev;
     kern_dtype dtype; /* KERN_F32 or KERN_BF16: activations and packed weights */
     bool backward;    /* pack for gradients too */
-    bool
-        train_base; /* every weight becomes a trainable parameter (full fine-tuning, pretraining) */
+    /* Every weight becomes a trainable parameter (full fine-tuning, pretraining); needs backward.
+     */
+    bool train_base;
     model_recompute recompute; /* SELECTIVE: norms and gated activation again; FULL: the layer again
                                   from its input */
 } model_options;
 
 /* dir is a Hugging Face checkpoint. Every tensor must bind: one missing, left over or of another
- * shape is an error that names it. Rotary inv_freq buffers of old files are the one kind that is
- * let be. */
+ * shape is an error that names it. Two kinds are let be: rotary inv_freq buffers of old files, and
+ * a tied head that is stored beside the embedding with the same bytes. */
 int model_open(model **out, const char *dir, const model_options *o, hone_err *e);
 
 /* A new model from a config.json with random weights as transformers initialises them (normal,
- * initializer_range; norms 1; biases 0), a pure function of seed. */
+ * initializer_range; norms 1; biases 0; the row of pad_token_id 0), a pure function of seed. */
 int model_create(model **out, const json_t *config, uint64_t seed, const model_options *o,
                  hone_err *e);
 void model_close(model *m); /* NULL is a no-op */
@@ -45,7 +46,7 @@ int64_t model_n_params(const model *m);
 typedef struct model_site {
     const char *name; /* "model.layers.0.self_attn.q_proj", as the checkpoint names it */
     int64_t in, out;
-    kern_lora *lora; /* NULL: none; set by the caller, who keeps it alive; see model_attach */
+    kern_lora *lora; /* NULL: none; set by model_attach, kept alive by its caller */
 } model_site;
 size_t model_n_sites(const model *m);
 const model_site *model_site_at(const model *m, size_t i);
@@ -63,24 +64,27 @@ int model_save(const model *m, const char *dir, kern_dtype dtype, hone_err *e);
 
 /* ---- training and scoring ---- */
 
-/* A packed batch on the host. Segment s is tokens [cu[s], cu[s+1]); positions restart in each. */
+/* A packed batch on the host. Segment s is tokens [cu[s], cu[s+1]); positions restart in each.
+ * Refused with the row: ids and targets outside the vocabulary, positions that the model does not
+ * have, segments that do not cover the rows. */
 typedef struct model_batch {
     int64_t n;
     const int32_t *ids, *pos; /* [n] */
     const int32_t *target; /* [n] id to predict at this row (already shifted), -1: not supervised */
-    const float
-        *coef; /* [n] weight of -logp in the loss whose gradient is taken; NULL: 1 everywhere */
+    /* [n] weight of -logp in the loss whose gradient is taken; NULL: 1 everywhere */
+    const float *coef;
     const int32_t *cu; /* [n_seg + 1] */
     int n_seg;
     bool training;         /* dropout on */
     uint64_t seed, offset; /* dropout key and the index of the first row in the step's stream */
 } model_batch;
 
-/* logp [n] on the host, may be NULL: log-probability of target (0 where not supervised). */
+/* logp [n] on the host, may be NULL: log-probability of target (0 where not supervised). A batch
+ * without targets is for model_logprobs only. */
 int model_score(model *m, const model_batch *b, float *logp, hone_err *e);
 
 /* Forward and backward: gradients of sum coef * -logp are ADDED to every parameter that wants one
- * (base parameters and attached terms with dA/dB). */
+ * (base parameters and attached terms with dA/dB); EINVAL when none does. */
 int model_backward(model *m, const model_batch *b, float *logp, hone_err *e);
 
 /* Full log-softmax rows on the host, one call of fn a row in order (`hone score --top`,
@@ -90,8 +94,9 @@ typedef int model_row_fn(void *user, int64_t row, const float *logprobs, int64_t
 int model_logprobs(model *m, const model_batch *b, model_row_fn *fn, void *user, hone_err *e);
 
 /* Bytes that a batch of n tokens would need, by kind; shown before step 1, and a batch over the
- * plan is refused. Buffers are made once for n_max tokens by model_reserve; the calls above never
- * allocate after that. */
+ * plan is refused. Buffers are made once for n_max tokens by model_reserve; without it they grow
+ * with the largest batch. `logits` counts the whole rows that model_logprobs and model_forward have
+ * made so far (the loss needs none), `kv` the caches that are open. */
 typedef struct model_plan {
     size_t weights, parameters, activations, logits, kv;
 } model_plan;
@@ -107,7 +112,7 @@ void model_kv_close(model_kv *kv);
 size_t model_kv_bytes(const model *m, int64_t n_blocks, int block_tokens);
 
 /* One step over several sequences: for each some new tokens (a prefill chunk, or one token of
- * decode). */
+ * decode), which are the last of its kv_len; their positions say so too. */
 typedef struct model_step {
     int64_t n;                /* new tokens in all */
     const int32_t *ids, *pos; /* [n] */
