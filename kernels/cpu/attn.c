@@ -1,4 +1,5 @@
-/* Attention inside the segments of a packed batch, forward. */
+/* Attention inside the segments of a packed batch, forward; and the forward pass of one tile that
+ * the paged cache uses too. */
 #include "kernels/cpu/attn.h"
 
 #include <math.h>
@@ -11,6 +12,10 @@ int cpu_attn_check(kern_dev *d, const kern_attn *a)
     if (a->d < 1 || a->n_q < 1 || a->n_kv < 1 || a->n_q % a->n_kv != 0 || a->window < 0)
         return cpu_fail(d, KERN_EINVAL, "attn: %d query and %d key heads of %d, window %lld",
                         a->n_q, a->n_kv, a->d, (long long)a->window);
+    if (a->n_q / a->n_kv > ATTN_TILE)
+        return cpu_fail(d, KERN_EUNSUPPORTED,
+                        "attn: %d query heads on %d key heads; at most %d on one", a->n_q, a->n_kv,
+                        ATTN_TILE);
     int rc = cpu_activation(d, "attn: q", &a->q);
     if (rc == 0)
         rc = cpu_shape(d, "attn: q", &a->q, n, (int64_t)a->n_q * a->d);
@@ -22,59 +27,176 @@ int cpu_attn_check(kern_dev *d, const kern_attn *a)
         rc = cpu_shape_of(d, "attn: out", &a->out, t, n, a->q.cols);
     if (rc == 0 && a->lse.data != NULL)
         rc = cpu_shape_of(d, "attn: lse", &a->lse, KERN_F32, n, a->n_q);
+    if (rc == 0 && a->n_seg < 1 && n > 0)
+        rc = cpu_fail(d, KERN_EINVAL, "attn: %d segments of %lld rows", a->n_seg, (long long)n);
     for (int s = 0; s < a->n_seg && rc == 0; s++) {
         int64_t len = (int64_t)a->cu[s + 1] - a->cu[s];
         if (len < 0 || len > a->max_len)
             rc = cpu_fail(d, KERN_EINVAL, "attn: segment %d has %lld rows, max_len is %lld", s,
                           (long long)len, (long long)a->max_len);
     }
-    if (rc == 0 && (a->n_seg < 0 || a->cu[0] != 0 || a->cu[a->n_seg] != n))
+    if (rc == 0 && n > 0 && (a->cu[0] != 0 || a->cu[a->n_seg] != n))
         rc = cpu_fail(d, KERN_EINVAL, "attn: segments cover rows %d to %d of %lld", a->cu[0],
                       a->cu[a->n_seg], (long long)n);
     return rc;
 }
 
-/* One query row of one head against keys [k0, r]. */
-static void forward_row(kern_dev *d, const kern_attn *a, int64_t k0, int64_t r, int h, float *mem)
+/* ---- one tile of rows
+ * ---------------------------------------------------------------------------------------- */
+
+typedef struct forward_mem {
+    float *q, *k, *kt, *v, *vw, *s, *p, *o;
+    float max[ATTN_TILE], sum[ATTN_TILE];
+} forward_mem;
+
+/* Tiles stand on cache lines. */
+enum { HEAD = (sizeof(forward_mem) + 63) / 64 * 64 };
+
+size_t attn_forward_bytes(const attn_form *f)
 {
-    const cpu_vec *v = cpu_of(d)->vec;
-    int64_t kh = (int64_t)(h / (a->n_q / a->n_kv)) * a->d, n = r - k0 + 1;
-    float *q = mem, *x = q + a->d, *o = x + a->d, *s = o + a->d;
-    v->to_f32(a->q.dtype, cpu_at(&a->q, r, (int64_t)h * a->d), q, a->d);
-    for (int64_t j = 0; j < n; j++) {
-        v->to_f32(a->k.dtype, cpu_at(&a->k, k0 + j, kh), x, a->d);
-        s[j] = v->dot(q, x, a->d) * a->scale;
+    int64_t row = 4 * (int64_t)f->words + 2 * f->wide + 2 * ATTN_TILE;
+    return HEAD + (size_t)(ATTN_TILE * row) * 4;
+}
+
+static void divide(const attn_form *f, forward_mem *m)
+{
+    float *next = (float *)(void *)((char *)m + HEAD);
+    float **part[] = {&m->q, &m->k, &m->kt, &m->v, &m->vw, &m->o, &m->s, &m->p};
+    for (int i = 0; i < 8; i++) {
+        *part[i] = next;
+        next += ATTN_TILE * (i < 4 ? f->words : i < 6 ? f->wide : ATTN_TILE);
     }
-    float max = v->max(s, n), sum = v->exp_sum(s, max, n);
-    memset(o, 0, (size_t)a->d * 4);
-    for (int64_t j = 0; j < n; j++) {
-        v->to_f32(a->v.dtype, cpu_at(&a->v, k0 + j, kh), x, a->d);
-        v->axpy(s[j] / sum, x, o, a->d);
+}
+
+static void load_keys(const attn_form *f, const attn_block *b, forward_mem *m, int64_t j0, int n)
+{
+    for (int j = 0; j < n; j++) {
+        attn_put_row(f, m->k, j, b->kv.t, b->kv.at(b->kv.arg, j0 + j, 0));
+        attn_put_row(f, m->v, j, b->kv.t, b->kv.at(b->kv.arg, j0 + j, 1));
     }
-    v->from_f32(a->out.dtype, o, cpu_at(&a->out, r, (int64_t)h * a->d), a->d);
-    if (a->lse.data != NULL)
-        *(float *)cpu_at(&a->lse, r, h) = max + logf(sum);
+    attn_clear_rows(f, m->k, n);
+    attn_clear_rows(f, m->v, n);
+    f->v->transpose(m->k, f->words, ATTN_TILE, f->words, m->kt, ATTN_TILE);
+}
+
+/* Scores of all rows against keys [j0, j0 + n) become probabilities. */
+static void soften(const attn_form *f, const attn_block *b, forward_mem *m, int64_t j0, int rows)
+{
+    int64_t words = ATTN_TILE / f->group;
+    for (int r = 0; r < rows; r++) {
+        int64_t pos = b->pos + r / f->heads, from = b->window > 0 ? pos - b->window + 1 : 0;
+        vec_soft s = {.s = m->s + r * ATTN_TILE,
+                      .scale = b->scale,
+                      .lo = from > j0 ? (int)(from - j0 < ATTN_TILE ? from - j0 : ATTN_TILE) : 0,
+                      .hi = pos < j0               ? 0
+                            : pos - j0 < ATTN_TILE ? (int)(pos - j0) + 1
+                                                   : ATTN_TILE,
+                      .max = m->max[r],
+                      .sum = m->sum[r],
+                      .p = m->p + r * words};
+        float keep = f->v->soft(f->t, &s);
+        if (keep != 1.0F)
+            f->v->scale(keep, m->o + (int64_t)r * f->wide, f->wide);
+        m->max[r] = s.max;
+        m->sum[r] = s.sum;
+    }
+}
+
+static void finish(const attn_form *f, const attn_block *b, forward_mem *m, int rows)
+{
+    for (int r = 0; r < rows; r++) {
+        float *o = m->o + (int64_t)r * f->wide;
+        int64_t t = r / f->heads, h = r % f->heads;
+        f->v->scale(1.0F / m->sum[r], o, f->d);
+        f->v->from_f32(b->out.dtype, o, cpu_at(&b->out, t, h * f->d), f->d);
+        if (b->lse.data != NULL)
+            *(float *)cpu_at(&b->lse, t, h) = m->max[r] + logf(m->sum[r]);
+    }
+}
+
+void attn_forward(const attn_form *f, const attn_block *b, void *mem)
+{
+    forward_mem *m = mem;
+    int rows = b->tokens * f->heads, steps = (f->d + f->group - 1) / f->group;
+    divide(f, m);
+    for (int r = 0; r < rows; r++) {
+        attn_put_row(f, m->q, r, b->q.dtype, cpu_at(&b->q, r / f->heads, r % f->heads * f->d));
+        m->max[r] = -INFINITY;
+        m->sum[r] = 0;
+    }
+    memset(m->o, 0, (size_t)(rows * f->wide) * 4);
+    int64_t end = b->pos + b->tokens;
+    int64_t j0 = b->window > 0 && b->pos >= b->window ? b->pos - b->window + 1 : 0;
+    for (; j0 < end; j0 += ATTN_TILE) {
+        int n = end - j0 < ATTN_TILE ? (int)(end - j0) : ATTN_TILE;
+        load_keys(f, b, m, j0, n);
+        attn_mm(f, rows, ATTN_TILE, steps, m->q, f->words, 1, m->kt, ATTN_TILE, m->s, ATTN_TILE,
+                false);
+        soften(f, b, m, j0, rows);
+        attn_mm(f, rows, f->wide, (n + f->group - 1) / f->group, m->p, ATTN_TILE / f->group, 1,
+                attn_rows_as_b(f, m->v, m->vw), f->wide, m->o, f->wide, true);
+    }
+    finish(f, b, m, rows);
+}
+
+/* ---- a packed batch
+ * ------------------------------------------------------------------------------------------ */
+
+typedef struct segment_arg {
+    kern_tensor k, v; /* rows of one segment, columns of one head */
+} segment_arg;
+
+static const void *segment_at(const void *arg, int64_t pos, int which)
+{
+    const segment_arg *s = arg;
+    return cpu_at(which == 0 ? &s->k : &s->v, pos, 0);
+}
+
+/* Tokens [t0, t0 + tokens) of segment s, key head kh. */
+static void run_block(const attn_form *f, const kern_attn *a, int s, int64_t t0, int kh, void *mem)
+{
+    int64_t c0 = a->cu[s], len = a->cu[s + 1] - c0, left = len - t0;
+    int tokens = left < f->tokens ? (int)left : f->tokens;
+    kern_tensor k = kern_cols(&a->k, (int64_t)kh * a->d, a->d);
+    kern_tensor v = kern_cols(&a->v, (int64_t)kh * a->d, a->d);
+    kern_tensor q = kern_cols(&a->q, (int64_t)kh * f->heads * a->d, (int64_t)f->heads * a->d);
+    kern_tensor out = kern_cols(&a->out, (int64_t)kh * f->heads * a->d, (int64_t)f->heads * a->d);
+    segment_arg arg = {kern_rows(&k, c0, len), kern_rows(&v, c0, len)};
+    attn_block b = {.kv = {segment_at, &arg, a->k.dtype},
+                    .q = kern_rows(&q, c0 + t0, tokens),
+                    .out = kern_rows(&out, c0 + t0, tokens),
+                    .pos = t0,
+                    .tokens = tokens,
+                    .scale = a->scale,
+                    .window = a->window};
+    if (a->lse.data != NULL) {
+        kern_tensor lse = kern_cols(&a->lse, (int64_t)kh * f->heads, f->heads);
+        b.lse = kern_rows(&lse, c0 + t0, tokens);
+    }
+    attn_forward(f, &b, mem);
 }
 
 int cpu_attn(kern_dev *d, const kern_attn *a)
 {
-    void *mem;
-    int64_t need = a->max_len + 3 * (int64_t)a->d + 16;
     int rc = cpu_attn_check(d, a);
-    if (rc == 0)
-        rc = cpu_scratch(d, 0, (size_t)(d->threads * need) * 4, &mem);
+    if (rc != 0 || a->q.rows == 0)
+        return rc;
+    attn_form f = attn_form_of(d, a->q.dtype, a->n_q, a->n_kv, a->d);
+    size_t each = attn_forward_bytes(&f);
+    void *mem;
+    rc = cpu_scratch(d, 0, (size_t)d->threads * each, &mem);
     if (rc != 0)
         return rc;
-    float *f = mem;
-    for (int s = 0; s < a->n_seg; s++) {
-        int64_t c0 = a->cu[s];
-#pragma omp parallel for num_threads(d->threads) schedule(dynamic) collapse(2)
-        for (int64_t r = c0; r < a->cu[s + 1]; r++) {
-            for (int h = 0; h < a->n_q; h++) {
-                int64_t k0 = a->window > 0 && r - c0 >= a->window ? r - a->window + 1 : c0;
-                forward_row(d, a, k0, r, h, f + cpu_thread() * need);
-            }
-        }
+    /* All segments get as many blocks as the longest; the last, heaviest ones first. */
+    int64_t blocks = (a->max_len + f.tokens - 1) / f.tokens, units = blocks * a->n_seg * a->n_kv;
+    int nt = cpu_threads(d, a->q.rows * a->max_len * a->n_q);
+#pragma omp parallel for num_threads(nt) schedule(dynamic, 1)
+    for (int64_t u = 0; u < units; u++) {
+        int64_t block = blocks - 1 - u / (a->n_seg * a->n_kv);
+        int s = (int)(u / a->n_kv % a->n_seg);
+        if (block * f.tokens < a->cu[s + 1] - a->cu[s])
+            run_block(&f, a, s, block * f.tokens, (int)(u % a->n_kv),
+                      (char *)mem + (size_t)cpu_thread() * each);
     }
     return 0;
 }

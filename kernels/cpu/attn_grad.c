@@ -1,63 +1,238 @@
 /* Attention inside the segments of a packed batch, backward: probabilities are computed again from
- * lse. */
-#include <math.h>
+ * lse.
+ *
+ * A unit of work is one segment, one key head and a share of its tiles of keys. It writes the
+ * gradients of its keys and values itself; the gradients of queries are summed over shares, in
+ * order, when all units are done. */
 #include <string.h>
 
 #include "kernels/cpu/attn.h"
 
-/* One segment and key head: f32 copies of its rows and the sums of dk and dv. */
-typedef struct group {
+enum { MAX_SHARES = 8 };
+
+typedef struct plan {
     kern_dev *d;
     const kern_attn_grad *a;
-    int64_t c0, n;
-    int kh;
-    float *k, *v, *dk, *dv; /* [n, d] */
-    float *q, *dout, *dq;   /* [d] */
-} group;
+    attn_form f;
+    int shares;
+    float *delta; /* [n, n_q] rows of out . dout */
+    float *dq;    /* [shares, n_kv, n, heads, wide] */
+} plan;
 
-static void group_row(const group *g, int64_t i, int h)
+typedef struct grad_mem {
+    float *k, *kt, *v, *vt, *q, *dout; /* [TILE, words] */
+    float *kw, *qw, *dw, *dk, *dv;     /* [TILE, wide] */
+    float *s, *dp, *p, *ds, *dsw;      /* [TILE, TILE] */
+} grad_mem;
+
+/* Tiles stand on cache lines. */
+enum { HEAD = (sizeof(grad_mem) + 63) / 64 * 64 };
+
+static size_t grad_bytes(const attn_form *f)
 {
-    const kern_attn *f = &g->a->f;
-    const cpu_vec *v = cpu_of(g->d)->vec;
-    int64_t r = g->c0 + i, c = (int64_t)h * f->d, dim = f->d;
-    int64_t j0 = f->window > 0 && i >= f->window ? i - f->window + 1 : 0;
-    float lse = *(const float *)cpu_at(&f->lse, r, h);
-    v->to_f32(f->out.dtype, cpu_at(&f->out, r, c), g->dq, dim);
-    v->to_f32(g->a->dout.dtype, cpu_at(&g->a->dout, r, c), g->dout, dim);
-    v->to_f32(f->q.dtype, cpu_at(&f->q, r, c), g->q, dim);
-    float delta = v->dot(g->dq, g->dout, dim);
-    memset(g->dq, 0, (size_t)dim * 4);
-    for (int64_t j = j0; j <= i; j++) {
-        const float *k = g->k + j * dim;
-        float p = expf(v->dot(g->q, k, dim) * f->scale - lse);
-        float ds = p * (v->dot(g->dout, g->v + j * dim, dim) - delta) * f->scale;
-        v->axpy(ds, k, g->dq, dim);
-        v->axpy(ds, g->q, g->dk + j * dim, dim);
-        v->axpy(p, g->dout, g->dv + j * dim, dim);
-    }
-    v->from_f32(g->a->dq.dtype, g->dq, cpu_at(&g->a->dq, r, c), dim);
+    int64_t row = 6 * (int64_t)f->words + 5 * (int64_t)f->wide + 5 * ATTN_TILE;
+    return HEAD + (size_t)(ATTN_TILE * row) * 4;
 }
 
-static void group_run(group *g)
+static void divide(const attn_form *f, grad_mem *m)
 {
-    const kern_attn *f = &g->a->f;
-    const cpu_vec *v = cpu_of(g->d)->vec;
-    int64_t dim = f->d, c = (int64_t)g->kh * dim;
-    int per = f->n_q / f->n_kv;
-    for (int64_t i = 0; i < g->n; i++) {
-        v->to_f32(f->k.dtype, cpu_at(&f->k, g->c0 + i, c), g->k + i * dim, dim);
-        v->to_f32(f->v.dtype, cpu_at(&f->v, g->c0 + i, c), g->v + i * dim, dim);
-    }
-    memset(g->dk, 0, (size_t)(g->n * dim) * 4);
-    memset(g->dv, 0, (size_t)(g->n * dim) * 4);
-    for (int h = g->kh * per; h < (g->kh + 1) * per; h++)
-        for (int64_t i = 0; i < g->n; i++)
-            group_row(g, i, h);
-    for (int64_t i = 0; i < g->n; i++) {
-        v->from_f32(g->a->dk.dtype, g->dk + i * dim, cpu_at(&g->a->dk, g->c0 + i, c), dim);
-        v->from_f32(g->a->dv.dtype, g->dv + i * dim, cpu_at(&g->a->dv, g->c0 + i, c), dim);
+    float *next = (float *)(void *)((char *)m + HEAD);
+    float **part[] = {&m->k,  &m->kt, &m->v,  &m->vt, &m->q,  &m->dout, &m->kw, &m->qw,
+                      &m->dw, &m->dk, &m->dv, &m->s,  &m->dp, &m->p,    &m->ds, &m->dsw};
+    for (int i = 0; i < 16; i++) {
+        *part[i] = next;
+        next += ATTN_TILE * (i < 6 ? f->words : i < 11 ? f->wide : ATTN_TILE);
     }
 }
+
+/* ---- one tile of keys against one tile of rows
+ * --------------------------------------------------------------- */
+
+typedef struct tile {
+    const plan *p;
+    grad_mem *m;
+    int64_t c0, len; /* the segment */
+    int kh, share;
+    int64_t j0, t0; /* first key, first token, in the segment */
+    int keys, tokens;
+} tile;
+
+static void load_rows(const tile *t)
+{
+    const attn_form *f = &t->p->f;
+    const kern_attn_grad *a = t->p->a;
+    int rows = t->tokens * f->heads;
+    for (int r = 0; r < rows; r++) {
+        int64_t row = t->c0 + t->t0 + r / f->heads;
+        int64_t col = ((int64_t)t->kh * f->heads + r % f->heads) * f->d;
+        attn_put_row(f, t->m->q, r, a->f.q.dtype, cpu_at(&a->f.q, row, col));
+        attn_put_row(f, t->m->dout, r, a->dout.dtype, cpu_at(&a->dout, row, col));
+    }
+    attn_clear_rows(f, t->m->q, rows);
+    attn_clear_rows(f, t->m->dout, rows);
+}
+
+/* Fills the limits, lse and delta of row r; a row past the tile has no columns. */
+static void row_limits(const tile *t, vec_soft_grad *g, int i, int r)
+{
+    const attn_form *f = &t->p->f;
+    const kern_attn *a = &t->p->a->f;
+    int64_t pos = t->t0 + r / f->heads, from = a->window > 0 ? pos - a->window + 1 : 0;
+    int64_t lo = from - t->j0, hi = pos - t->j0 + 1;
+    if (r >= t->tokens * f->heads)
+        hi = lo = 0;
+    g->lo[i] = lo < 0 ? 0 : lo > ATTN_TILE ? ATTN_TILE : (int)lo;
+    g->hi[i] = hi < 0 ? 0 : hi > t->keys ? t->keys : (int)hi;
+    if (g->hi[i] == t->keys && t->keys == ATTN_TILE)
+        g->hi[i] = ATTN_TILE;
+    if (r >= t->tokens * f->heads)
+        return;
+    int64_t h = (int64_t)t->kh * f->heads + r % f->heads, row = t->c0 + pos;
+    g->lse[i] = *(const float *)cpu_at(&a->lse, row, h);
+    g->delta[i] = t->p->delta[row * a->n_q + h];
+}
+
+static void soften(const tile *t, int rows)
+{
+    const attn_form *f = &t->p->f;
+    grad_mem *m = t->m;
+    bool pairs = f->group == 2;
+    for (int r = 0; r < rows; r += 2) {
+        vec_soft_grad g = {.s = m->s + r * ATTN_TILE,
+                           .dp = m->dp + r * ATTN_TILE,
+                           .ld = ATTN_TILE,
+                           .scale = t->p->a->f.scale,
+                           .p = m->p + (pairs ? r / 2 : r) * ATTN_TILE,
+                           .ds = m->ds + r * (ATTN_TILE / f->group),
+                           .ds_woven = m->dsw + r / 2 * ATTN_TILE};
+        row_limits(t, &g, 0, r);
+        row_limits(t, &g, 1, r + 1);
+        pairs ? f->v->soft_grad_pairs(&g) : f->v->soft_grad(&g);
+    }
+}
+
+static void tile_rows(const tile *t)
+{
+    const attn_form *f = &t->p->f;
+    const kern_attn *a = &t->p->a->f;
+    grad_mem *m = t->m;
+    int rows = t->tokens * f->heads, dim = (f->d + f->group - 1) / f->group;
+    int rs = (rows + f->group - 1) / f->group, ks = (t->keys + f->group - 1) / f->group;
+    load_rows(t);
+    attn_mm(f, rows, ATTN_TILE, dim, m->q, f->words, 1, m->kt, ATTN_TILE, m->s, ATTN_TILE, false);
+    attn_mm(f, rows, ATTN_TILE, dim, m->dout, f->words, 1, m->vt, ATTN_TILE, m->dp, ATTN_TILE,
+            false);
+    soften(t, rows);
+    int64_t at = ((int64_t)t->share * a->n_kv + t->kh) * a->q.rows + t->c0 + t->t0;
+    float *dq = t->p->dq + at * f->heads * f->wide;
+    const float *kb = f->group == 2 ? m->kw : m->k;
+    attn_mm(f, rows, f->wide, ks, m->ds, ATTN_TILE / f->group, 1, kb, f->wide, dq, f->wide, true);
+    attn_mm(f, t->keys, f->wide, rs, m->p, 1, ATTN_TILE, attn_rows_as_b(f, m->dout, m->dw), f->wide,
+            m->dv, f->wide, true);
+    attn_mm(f, t->keys, f->wide, rs, f->group == 2 ? m->dsw : m->ds, 1, ATTN_TILE,
+            attn_rows_as_b(f, m->q, m->qw), f->wide, m->dk, f->wide, true);
+}
+
+/* ---- one tile of keys
+ * ---------------------------------------------------------------------------------------- */
+
+static void load_keys(tile *t)
+{
+    const attn_form *f = &t->p->f;
+    const kern_attn *a = &t->p->a->f;
+    grad_mem *m = t->m;
+    for (int j = 0; j < t->keys; j++) {
+        int64_t row = t->c0 + t->j0 + j, col = (int64_t)t->kh * f->d;
+        attn_put_row(f, m->k, j, a->k.dtype, cpu_at(&a->k, row, col));
+        attn_put_row(f, m->v, j, a->v.dtype, cpu_at(&a->v, row, col));
+    }
+    attn_clear_rows(f, m->k, t->keys);
+    attn_clear_rows(f, m->v, t->keys);
+    f->v->transpose(m->k, f->words, ATTN_TILE, f->words, m->kt, ATTN_TILE);
+    f->v->transpose(m->v, f->words, ATTN_TILE, f->words, m->vt, ATTN_TILE);
+    (void)attn_rows_as_b(f, m->k, m->kw);
+    memset(m->dk, 0, (size_t)(ATTN_TILE * f->wide) * 4);
+    memset(m->dv, 0, (size_t)(ATTN_TILE * f->wide) * 4);
+}
+
+static void tile_keys(tile *t)
+{
+    const attn_form *f = &t->p->f;
+    const kern_attn_grad *a = t->p->a;
+    load_keys(t);
+    int64_t end = t->len, seen = t->j0 + t->keys - 1 + a->f.window;
+    if (a->f.window > 0 && seen < end)
+        end = seen;
+    for (t->t0 = t->j0; t->t0 < end; t->t0 += f->tokens) {
+        t->tokens = end - t->t0 < f->tokens ? (int)(end - t->t0) : f->tokens;
+        tile_rows(t);
+    }
+    for (int j = 0; j < t->keys; j++) {
+        int64_t row = t->c0 + t->j0 + j, col = (int64_t)t->kh * f->d;
+        f->v->from_f32(a->dk.dtype, t->m->dk + j * f->wide, cpu_at(&a->dk, row, col), f->d);
+        f->v->from_f32(a->dv.dtype, t->m->dv + j * f->wide, cpu_at(&a->dv, row, col), f->d);
+    }
+}
+
+/* ---- shares
+ * --------------------------------------------------------------------------------------------------
+ */
+
+/* The i-th tile of keys of a share: forth and back through the shares, since later tiles have less
+ * to do. */
+static int64_t tile_number(const plan *p, int share, int64_t i)
+{
+    return i * p->shares + (i % 2 == 0 ? share : p->shares - 1 - share);
+}
+
+static void run_unit(const plan *p, int s, int kh, int share, void *mem)
+{
+    const kern_attn *a = &p->a->f;
+    tile t = {
+        .p = p, .m = mem, .c0 = a->cu[s], .len = a->cu[s + 1] - a->cu[s], .kh = kh, .share = share};
+    divide(&p->f, t.m);
+    size_t row = (size_t)p->f.heads * (size_t)p->f.wide;
+    float *dq = p->dq + (size_t)(((int64_t)share * a->n_kv + kh) * a->q.rows + t.c0) * row;
+    memset(dq, 0, (size_t)t.len * row * 4);
+    for (int64_t i = 0;; i++) {
+        t.j0 = tile_number(p, share, i) * ATTN_TILE;
+        if (i * p->shares * ATTN_TILE >= t.len)
+            break;
+        if (t.j0 >= t.len)
+            continue;
+        t.keys = t.len - t.j0 < ATTN_TILE ? (int)(t.len - t.j0) : ATTN_TILE;
+        tile_keys(&t);
+    }
+}
+
+static void row_delta(const plan *p, int64_t r, float *tmp)
+{
+    const kern_attn_grad *a = p->a;
+    int dim = a->f.d;
+    for (int h = 0; h < a->f.n_q; h++) {
+        p->f.v->to_f32(a->f.out.dtype, cpu_at(&a->f.out, r, (int64_t)h * dim), tmp, dim);
+        p->f.v->to_f32(a->dout.dtype, cpu_at(&a->dout, r, (int64_t)h * dim), tmp + dim, dim);
+        p->delta[r * a->f.n_q + h] = p->f.v->dot(tmp, tmp + dim, dim);
+    }
+}
+
+static void row_dq(const plan *p, int64_t r, float *tmp)
+{
+    const kern_attn_grad *a = p->a;
+    const attn_form *f = &p->f;
+    for (int h = 0; h < a->f.n_q; h++) {
+        memset(tmp, 0, (size_t)f->d * 4);
+        for (int s = 0; s < p->shares; s++) {
+            int64_t at = ((int64_t)s * a->f.n_kv + h / f->heads) * a->f.q.rows + r;
+            f->v->axpy(1.0F, p->dq + (at * f->heads + h % f->heads) * f->wide, tmp, f->d);
+        }
+        f->v->from_f32(a->dq.dtype, tmp, cpu_at(&a->dq, r, (int64_t)h * f->d), f->d);
+    }
+}
+
+/* ---- the op
+ * --------------------------------------------------------------------------------------------------
+ */
 
 static int check(kern_dev *d, const kern_attn_grad *a)
 {
@@ -78,34 +253,60 @@ static int check(kern_dev *d, const kern_attn_grad *a)
     return rc;
 }
 
+/* Shares so that there are a few units for each thread. */
+static int shares_of(const kern_dev *d, const kern_attn *a)
+{
+    int64_t units = (int64_t)a->n_seg * a->n_kv,
+            want = (3 * (int64_t)d->threads + units - 1) / units;
+    int64_t most = (a->max_len + 2 * ATTN_TILE - 1) / (2 * ATTN_TILE);
+    want = want < most ? want : most;
+    return want > MAX_SHARES ? MAX_SHARES : want < 1 ? 1 : (int)want;
+}
+
+static int plan_make(kern_dev *d, const kern_attn_grad *a, plan *p, void **mem, size_t *each)
+{
+    void *delta, *dq;
+    int64_t n = a->f.q.rows;
+    *p = (plan){.d = d, .a = a, .shares = shares_of(d, &a->f)};
+    p->f = attn_form_of(d, a->f.q.dtype, a->f.n_q, a->f.n_kv, a->f.d);
+    *each = grad_bytes(&p->f);
+    int rc = cpu_scratch(d, 0, (size_t)d->threads * *each, mem);
+    if (rc == 0)
+        rc = cpu_scratch(d, 1, (size_t)(n * a->f.n_q) * 4, &delta);
+    if (rc == 0)
+        rc = cpu_scratch(d, 2, (size_t)p->shares * (size_t)(n * a->f.n_q * p->f.wide) * 4, &dq);
+    if (rc == 0) {
+        p->delta = delta;
+        p->dq = dq;
+    }
+    return rc;
+}
+
 int cpu_attn_grad(kern_dev *d, const kern_attn_grad *a)
 {
-    void *mem;
-    int64_t dim = a->f.d, len = a->f.max_len, need = 4 * len * dim + 3 * dim;
+    plan p;
+    void *mem = NULL;
+    size_t each;
     int rc = check(d, a);
-    if (rc == 0)
-        rc = cpu_scratch(d, 0, (size_t)(d->threads * need) * 4, &mem);
-    if (rc != 0)
+    if (rc == 0 && a->f.q.rows > 0)
+        rc = plan_make(d, a, &p, &mem, &each);
+    if (rc != 0 || a->f.q.rows == 0)
         return rc;
-    float *base = mem;
-#pragma omp parallel for num_threads(d->threads) schedule(dynamic) collapse(2)
-    for (int s = 0; s < a->f.n_seg; s++) {
-        for (int kh = 0; kh < a->f.n_kv; kh++) {
-            float *m = base + cpu_thread() * need;
-            group g = {.d = d,
-                       .a = a,
-                       .c0 = a->f.cu[s],
-                       .n = a->f.cu[s + 1] - a->f.cu[s],
-                       .kh = kh,
-                       .k = m,
-                       .v = m + len * dim,
-                       .dk = m + 2 * len * dim,
-                       .dv = m + 3 * len * dim,
-                       .q = m + 4 * len * dim,
-                       .dout = m + 4 * len * dim + dim,
-                       .dq = m + 4 * len * dim + 2 * dim};
-            group_run(&g);
-        }
+    int64_t n = a->f.q.rows, units = (int64_t)a->f.n_seg * a->f.n_kv * p.shares;
+    int nt = cpu_threads(d, n * a->f.max_len * a->f.n_q);
+#pragma omp parallel num_threads(nt)
+    {
+        char *mine = (char *)mem + (size_t)cpu_thread() * each;
+#pragma omp for schedule(static)
+        for (int64_t r = 0; r < n; r++)
+            row_delta(&p, r, (float *)(void *)mine);
+#pragma omp for schedule(dynamic, 1)
+        for (int64_t u = 0; u < units; u++)
+            run_unit(&p, (int)(u / p.shares / a->f.n_kv), (int)(u / p.shares % a->f.n_kv),
+                     (int)(u % p.shares), mine);
+#pragma omp for schedule(static)
+        for (int64_t r = 0; r < n; r++)
+            row_dq(&p, r, (float *)(void *)mine);
     }
     return 0;
 }

@@ -104,7 +104,7 @@ static void forward_block(kern_dev *d, const kern_linear *f, const term *t, cons
     float *xa = cpu_at(&f->xa, r0, t->r0);
     vec_mm a = {.m = n,
                 .n = t->r,
-                .k = in,
+                .steps = in,
                 .a = tmp,
                 .ars = in,
                 .aks = 1,
@@ -118,7 +118,7 @@ static void forward_block(kern_dev *d, const kern_linear *f, const term *t, cons
         v->to_f32(f->y.dtype, cpu_at(&f->y, r0 + i, t->out0), tmp + i * t->out, t->out);
     vec_mm b = {.m = n,
                 .n = t->out,
-                .k = t->r,
+                .steps = t->r,
                 .a = xa,
                 .ars = f->xa.ld,
                 .aks = 1,
@@ -192,7 +192,7 @@ static void dx_block(kern_dev *d, const kern_linear_grad *a, const term *t, cons
     float *dxa = m->dxa + r0 * t->r, *x = m->x + r0 * in;
     vec_mm s = {.m = n,
                 .n = t->r,
-                .k = t->out,
+                .steps = t->out,
                 .a = m->dy + r0 * t->out,
                 .ars = t->out,
                 .aks = 1,
@@ -205,7 +205,7 @@ static void dx_block(kern_dev *d, const kern_linear_grad *a, const term *t, cons
     if (a->dx.data != NULL) {
         vec_mm e = {.m = n,
                     .n = in,
-                    .k = t->r,
+                    .steps = t->r,
                     .a = dxa,
                     .ars = t->r,
                     .aks = 1,
@@ -237,7 +237,7 @@ static void dab(kern_dev *d, const kern_linear_grad *a, const term *t, const gra
         for (int64_t c = 0; c < in; c += STEP) {
             vec_mm s = {.m = t->r,
                         .n = in - c < STEP ? in - c : STEP,
-                        .k = n,
+                        .steps = n,
                         .a = m->dxa,
                         .ars = 1,
                         .aks = t->r,
@@ -255,7 +255,7 @@ static void dab(kern_dev *d, const kern_linear_grad *a, const term *t, const gra
         for (int64_t o = 0; o < t->out; o += STEP) {
             vec_mm s = {.m = t->out - o < STEP ? t->out - o : STEP,
                         .n = t->r,
-                        .k = n,
+                        .steps = n,
                         .a = m->dy + o,
                         .ars = 1,
                         .aks = t->out,

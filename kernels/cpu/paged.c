@@ -1,10 +1,8 @@
 /* The paged cache of keys and values, and attention over it. */
 #include <limits.h>
-#include <math.h>
 #include <stdlib.h>
-#include <string.h>
 
-#include "kernels/cpu/cpu.h"
+#include "kernels/cpu/attn.h"
 
 int cpu_kv_new(kern_dev *d, const kern_kv_new_args *a)
 {
@@ -76,8 +74,8 @@ static int check(kern_dev *d, const kern_paged *a)
         rc = cpu_shape_of(d, "paged: out", &a->out, a->q.dtype, n, a->q.cols);
     if (rc != 0)
         return rc;
-    if (kv->n_kv != a->n_kv || kv->d != a->d || a->n_q % a->n_kv != 0 || a->layer < 0 ||
-        a->layer >= kv->n_layers || a->window < 0)
+    if (kv->n_kv != a->n_kv || kv->d != a->d || a->n_q % a->n_kv != 0 ||
+        a->n_q / a->n_kv > ATTN_TILE || a->layer < 0 || a->layer >= kv->n_layers || a->window < 0)
         return cpu_fail(d, KERN_EINVAL,
                         "paged: %d query heads on a cache of %d heads of %d, layer %d of %d",
                         a->n_q, kv->n_kv, kv->d, a->layer, kv->n_layers);
@@ -89,53 +87,67 @@ static int check(kern_dev *d, const kern_paged *a)
     return rc;
 }
 
-static const void *key_at(const kern_paged *a, int s, int64_t pos, int which, int head)
+/* ---- attention
+ * -----------------------------------------------------------------------------------------------
+ */
+
+typedef struct pages {
+    const kern_paged *a;
+    const int32_t *blocks; /* of one sequence */
+    int head;
+} pages;
+
+static const void *page_at(const void *arg, int64_t pos, int which)
 {
-    int64_t bt = a->kv->block_tokens;
-    int64_t slot = a->blocks[s * a->max_blocks + pos / bt] * bt + pos % bt;
-    return cpu_kv_at(a->kv, a->layer, which, slot, head);
+    const pages *p = arg;
+    int64_t bt = p->a->kv->block_tokens;
+    return cpu_kv_at(p->a->kv, p->a->layer, which, p->blocks[pos / bt] * bt + pos % bt, p->head);
 }
 
-static void one_row(kern_dev *d, const kern_paged *a, int s, int64_t r, int h, float *mem)
+/* Rows [r0, r0 + tokens) of the batch, which belong to sequence s; key head kh. */
+static void run_block(const attn_form *f, const kern_paged *a, int s, int64_t r0, int kh, void *mem)
 {
-    const cpu_vec *v = cpu_of(d)->vec;
-    int64_t pos = a->kv_len[s] - (a->q_start[s + 1] - r);
-    int64_t p0 = a->window > 0 && pos >= a->window ? pos - a->window + 1 : 0, n = pos - p0 + 1;
-    int kh = h / (a->n_q / a->n_kv);
-    float *q = mem, *x = q + a->d, *o = x + a->d, *w = o + a->d;
-    v->to_f32(a->q.dtype, cpu_at(&a->q, r, (int64_t)h * a->d), q, a->d);
-    for (int64_t j = 0; j < n; j++) {
-        v->to_f32(a->kv->dtype, key_at(a, s, p0 + j, 0, kh), x, a->d);
-        w[j] = v->dot(q, x, a->d) * a->scale;
-    }
-    float sum = v->exp_sum(w, v->max(w, n), n);
-    memset(o, 0, (size_t)a->d * 4);
-    for (int64_t j = 0; j < n; j++) {
-        v->to_f32(a->kv->dtype, key_at(a, s, p0 + j, 1, kh), x, a->d);
-        v->axpy(w[j] / sum, x, o, a->d);
-    }
-    v->from_f32(a->out.dtype, o, cpu_at(&a->out, r, (int64_t)h * a->d), a->d);
+    int64_t end = a->q_start[s + 1], width = (int64_t)f->heads * a->d;
+    int tokens = end - r0 < f->tokens ? (int)(end - r0) : f->tokens;
+    pages p = {a, a->blocks + s * a->max_blocks, kh};
+    kern_tensor q = kern_cols(&a->q, kh * width, width),
+                out = kern_cols(&a->out, kh * width, width);
+    attn_block b = {.kv = {page_at, &p, a->kv->dtype},
+                    .q = kern_rows(&q, r0, tokens),
+                    .out = kern_rows(&out, r0, tokens),
+                    .pos = a->kv_len[s] - (end - r0),
+                    .tokens = tokens,
+                    .scale = a->scale,
+                    .window = a->window};
+    attn_forward(f, &b, mem);
 }
 
 int cpu_paged(kern_dev *d, const kern_paged *a)
 {
     int rc = check(d, a);
-    int64_t longest = 0;
     void *mem;
+    if (rc != 0 || a->q.rows == 0)
+        return rc;
+    attn_form f = attn_form_of(d, a->q.dtype, a->n_q, a->n_kv, a->d);
+    size_t each = attn_forward_bytes(&f);
+    rc = cpu_scratch(d, 0, (size_t)d->threads * each, &mem);
     if (rc != 0)
         return rc;
-    for (int s = 0; s < a->n_seq; s++)
-        longest = a->kv_len[s] > longest ? a->kv_len[s] : longest;
-    int64_t need = longest + 3 * (int64_t)a->d + 16;
-    rc = cpu_scratch(d, 0, (size_t)(d->threads * need) * 4, &mem);
-    if (rc != 0)
-        return rc;
-    float *f = mem;
+    int64_t longest = 0, work = 0;
     for (int s = 0; s < a->n_seq; s++) {
-#pragma omp parallel for num_threads(d->threads) schedule(static) collapse(2)
-        for (int64_t r = a->q_start[s]; r < a->q_start[s + 1]; r++)
-            for (int h = 0; h < a->n_q; h++)
-                one_row(d, a, s, r, h, f + cpu_thread() * need);
+        int64_t rows = a->q_start[s + 1] - a->q_start[s];
+        longest = rows > longest ? rows : longest;
+        work += rows * a->kv_len[s] * a->n_q;
+    }
+    int64_t blocks = (longest + f.tokens - 1) / f.tokens, units = blocks * a->n_seq * a->n_kv;
+    int nt = cpu_threads(d, work * a->d / 16);
+#pragma omp parallel for num_threads(nt) schedule(dynamic, 1)
+    for (int64_t u = 0; u < units; u++) {
+        int64_t block = blocks - 1 - u / (a->n_seq * a->n_kv);
+        int s = (int)(u / a->n_kv % a->n_seq);
+        int64_t r0 = a->q_start[s] + block * f.tokens;
+        if (r0 < a->q_start[s + 1])
+            run_block(&f, a, s, r0, (int)(u % a->n_kv), (char *)mem + (size_t)cpu_thread() * each);
     }
     return 0;
 }

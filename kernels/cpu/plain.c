@@ -68,7 +68,7 @@ static void block(const product *g, panels *p, int64_t i0, int64_t j0)
         fill_b(g, p, j0, nj, k0, nk);
         vec_mm mm = {.m = ni,
                      .n = nj,
-                     .k = nk,
+                     .steps = nk,
                      .a = g->a + i0 * g->depth + k0,
                      .ars = g->depth,
                      .aks = 1,
@@ -126,7 +126,7 @@ int cpu_dw_plain(kern_dev *d, const kern_tensor *dy, const kern_tensor *x, const
     for (int64_t o = 0; o < out; o += 8) {
         vec_mm mm = {.m = out - o < 8 ? out - o : 8,
                      .n = in,
-                     .k = n,
+                     .steps = n,
                      .a = df + o,
                      .ars = 1,
                      .aks = out,

@@ -29,7 +29,13 @@ typedef uint16_t vh __attribute__((vector_size(VL * 2)));
 
 SIMD_FN vf v_set1(float x)
 {
-    return x - (vf){0};
+#if defined(__AVX512F__)
+    return (vf)_mm512_set1_ps(x);
+#elif defined(__AVX2__)
+    return (vf)_mm256_set1_ps(x);
+#else
+    return (vf){x, x, x, x};
+#endif
 }
 
 SIMD_FN vf v_load(const float *p)
@@ -140,6 +146,9 @@ SIMD_FN vf v_round(vf v, int bf)
 
 SIMD_FN float v_sum(vf v)
 {
+#if defined(__AVX512F__)
+    return _mm512_reduce_add_ps((__m512)v);
+#endif
     float t[VL];
     v_store(t, v);
     for (int w = VL / 2; w > 0; w /= 2)
@@ -160,6 +169,9 @@ SIMD_FN vf v_max(vf a, vf b)
 
 SIMD_FN float v_max_lane(vf v)
 {
+#if defined(__AVX512F__)
+    return _mm512_reduce_max_ps((__m512)v);
+#endif
     float t[VL], m;
     v_store(t, v);
     m = t[0];

@@ -5,14 +5,17 @@
 
 #include "kernels/kern.h"
 
-/* C[m, n] = alpha * A B (+ C when add). All F32. A's element (i, k) stands at a[i * ars + k * aks];
- * B [k, n] and C [m, n] are row-major with leading dimensions ldb and ldc. The sum over k runs in
- * order, whatever m and n are. */
+/* C[m, n] = alpha * A B (+ C when add); C is F32.
+ *
+ * One step of the sum is a float (mm) or a pair of bf16 next to each other (mm_pairs): both are 4
+ * bytes, and strides and leading dimensions count those. A's element (i, k) stands at a[i * ars + k
+ * * aks]; B is [steps, n], row-major. Steps are summed in order, whatever m and n are. mm_pairs: n
+ * is a multiple of 16. */
 typedef struct vec_mm {
-    int64_t m, n, k;
-    const float *a;
+    int64_t m, n, steps;
+    const void *a;
     int64_t ars, aks;
-    const float *b;
+    const void *b;
     int64_t ldb;
     float *c;
     int64_t ldc;
@@ -55,12 +58,34 @@ typedef struct vec_mv {
 } vec_mv;
 enum { VEC_MV_ROWS = 4, VEC_MV_COLS = 64 };
 
+/* One row of a tile of attention scores. */
+enum { VEC_TILE = 64 };
+typedef struct vec_soft {
+    const float *s; /* [VEC_TILE] dot products */
+    float scale;
+    int lo, hi;     /* columns that count: [lo, hi) */
+    float max, sum; /* of the row so far, carried on */
+    void *p;        /* [VEC_TILE] exp(scaled - max); 0 where no column counts */
+} vec_soft;
+
+/* Two rows of scores and of dP on the way back. */
+typedef struct vec_soft_grad {
+    const float *s, *dp;
+    int64_t ld;
+    float scale;
+    int lo[2], hi[2];
+    float lse[2], delta[2];
+    void *p, *ds;   /* [2, VEC_TILE]; with pairs p is woven: [VEC_TILE] pairs of the two rows */
+    void *ds_woven; /* pairs only */
+} vec_soft_grad;
+
 typedef struct cpu_vec {
     const char *name;
     /* dst[i] = src[i] for n elements; F32, BF16 and F16 on either side. */
     void (*to_f32)(kern_dtype t, const void *src, float *dst, int64_t n);
     void (*from_f32)(kern_dtype t, const float *src, void *dst, int64_t n);
     void (*mm)(const vec_mm *a);
+    void (*mm_pairs)(const vec_mm *a); /* NULL where there are no bf16 products */
     void (*mv_f32)(const vec_mv *a);
     void (*mv_bf16)(const vec_mv *a); /* NULL where there are no bf16 products */
     /* y[r] = w . x[r] for rows (1 to VEC_MV_ROWS) of x; w has dtype t. */
@@ -83,6 +108,15 @@ typedef struct cpu_vec {
     /* x[i] = exp(x[i] - max); returns the sum. */
     float (*exp_sum)(float *x, float max, int64_t n);
     float (*max)(const float *x, int64_t n);
+    /* Tiles of attention. Elements of 4 bytes; rows and cols multiples of 16; dst[c, r] = src[r,
+     * c]. */
+    void (*transpose)(const float *src, int64_t lds, int rows, int cols, float *dst, int64_t ldd);
+    /* Pairs (row 2i, row 2i + 1) of each column: dst [rows / 2, cols] pairs. Strides count bf16. */
+    void (*weave)(const uint16_t *src, int64_t lds, int rows, int cols, uint16_t *dst, int64_t ldd);
+    /* Probabilities in dtype t; returns what earlier sums of the row are to be multiplied by. */
+    float (*soft)(kern_dtype t, vec_soft *a);
+    void (*soft_grad)(const vec_soft_grad *a);
+    void (*soft_grad_pairs)(const vec_soft_grad *a); /* NULL where there are no bf16 products */
     void (*adamw)(const vec_adamw *a, int64_t n);
     double (*sumsq)(const float *x, int64_t n);
 } cpu_vec;

@@ -1,5 +1,3 @@
-#include "kernels/cpu/vec.h"
-
-#include "kernels/cpu/rows.h"
+#include "kernels/cpu/table.h"
 
 const cpu_vec cpu_vec_avx512 = ROWS_TABLE("avx512");

@@ -1,0 +1,173 @@
+#pragma once
+/* What attention does to tiles between its products. Only the vec_*.c files include this. */
+#include <math.h>
+
+#include "kernels/cpu/simd.h"
+#include "kernels/cpu/vec.h"
+
+/* ---- moving
+ * --------------------------------------------------------------------------------------------------
+ */
+
+#if defined(__AVX512F__)
+/* 16 x 16 elements of 4 bytes: four rounds, each swapping blocks of twice the size between pairs of
+ * rows. */
+SIMD_FN void transpose_block(const float *src, int64_t lds, float *dst, int64_t ldd)
+{
+    __m512 r[16], t[16];
+    for (int i = 0; i < 16; i++)
+        r[i] = _mm512_loadu_ps(src + i * lds);
+    for (int i = 0; i < 16; i += 2) {
+        t[i] = _mm512_unpacklo_ps(r[i], r[i + 1]);
+        t[i + 1] = _mm512_unpackhi_ps(r[i], r[i + 1]);
+    }
+    for (int i = 0; i < 16; i += 4)
+        for (int j = 0; j < 2; j++) {
+            __m512d a = (__m512d)t[i + j], b = (__m512d)t[i + j + 2];
+            r[i + 2 * j] = (__m512)_mm512_unpacklo_pd(a, b);
+            r[i + 2 * j + 1] = (__m512)_mm512_unpackhi_pd(a, b);
+        }
+    for (int i = 0; i < 16; i += 8)
+        for (int j = 0; j < 4; j++) {
+            t[i + j] = _mm512_shuffle_f32x4(r[i + j], r[i + j + 4], 0x88);
+            t[i + j + 4] = _mm512_shuffle_f32x4(r[i + j], r[i + j + 4], 0xDD);
+        }
+    for (int j = 0; j < 8; j++) {
+        r[j] = _mm512_shuffle_f32x4(t[j], t[j + 8], 0x88);
+        r[j + 8] = _mm512_shuffle_f32x4(t[j], t[j + 8], 0xDD);
+    }
+    for (int i = 0; i < 16; i++)
+        _mm512_storeu_ps(dst + i * ldd, r[i]);
+}
+#else
+SIMD_FN void transpose_block(const float *src, int64_t lds, float *dst, int64_t ldd)
+{
+    for (int i = 0; i < 16; i++)
+        for (int j = 0; j < 16; j++)
+            dst[j * ldd + i] = src[i * lds + j];
+}
+#endif
+
+static inline void tile_transpose(const float *src, int64_t lds, int rows, int cols, float *dst,
+                                  int64_t ldd)
+{
+    for (int i = 0; i < rows; i += 16)
+        for (int j = 0; j < cols; j += 16)
+            transpose_block(src + i * lds + j, lds, dst + j * ldd + i, ldd);
+}
+
+#if defined(__AVX512BF16__)
+/* 16 bf16 of two rows, side by side. */
+SIMD_FN __m512i weave_16(__m256i even, __m256i odd)
+{
+    return _mm512_or_si512(_mm512_cvtepu16_epi32(even),
+                           _mm512_slli_epi32(_mm512_cvtepu16_epi32(odd), 16));
+}
+
+static inline void tile_weave(const uint16_t *src, int64_t lds, int rows, int cols, uint16_t *dst,
+                              int64_t ldd)
+{
+    for (int i = 0; i < rows; i += 2)
+        for (int j = 0; j < cols; j += 16) {
+            __m256i a = _mm256_loadu_si256((const __m256i *)(const void *)(src + i * lds + j));
+            __m256i b =
+                _mm256_loadu_si256((const __m256i *)(const void *)(src + (i + 1) * lds + j));
+            _mm512_storeu_si512(dst + i / 2 * ldd + j * 2, weave_16(a, b));
+        }
+}
+#define TILES_WEAVE tile_weave
+#else
+#define TILES_WEAVE NULL
+#endif
+
+/* ---- softmax
+ * -------------------------------------------------------------------------------------------------
+ */
+
+enum { TILE_VECS = VEC_TILE / VL };
+
+/* Ones where lo <= column < hi. */
+SIMD_FN vi tile_mask(int v, int lo, int hi)
+{
+    vi at;
+    for (int i = 0; i < VL; i++)
+        at[i] = v * VL + i;
+    return (at >= lo) & (at < hi);
+}
+
+SIMD_FN float tile_soft_t(vec_soft *a, const int bf)
+{
+    if (a->lo >= a->hi) {
+        memset(a->p, 0, VEC_TILE * (bf ? 2 : 4));
+        return 1;
+    }
+    vf s[TILE_VECS], top = v_set1(a->max), sum = {0};
+    bool whole = a->lo <= 0 && a->hi >= VEC_TILE;
+    for (int v = 0; v < TILE_VECS; v++) {
+        s[v] = v_load(a->s + v * VL) * a->scale;
+        if (!whole)
+            s[v] = v_select(tile_mask(v, a->lo, a->hi), s[v], v_set1(-INFINITY));
+        top = v_max(s[v], top);
+    }
+    float max = v_max_lane(top);
+    for (int v = 0; v < TILE_VECS; v++) {
+        vf p = v_exp(s[v] - max);
+        sum += p;
+        v_put(a->p, v * VL, p, bf);
+    }
+    float keep = expf(a->max - max);
+    a->sum = a->sum * keep + v_sum(sum);
+    a->max = max;
+    return keep;
+}
+
+static inline float tile_soft(kern_dtype t, vec_soft *a)
+{
+    return t == KERN_BF16 ? tile_soft_t(a, 1) : tile_soft_t(a, 0);
+}
+
+typedef struct soft_pair {
+    vf p, ds;
+} soft_pair;
+
+/* Probabilities and the gradient of the scores, for one vector of one row. */
+SIMD_FN soft_pair soft_grad_vec(const vec_soft_grad *a, int v, int row)
+{
+    int64_t at = row * a->ld + v * VL;
+    vf p = v_exp(v_load(a->s + at) * a->scale - a->lse[row]);
+    vf ds = p * (v_load(a->dp + at) - a->delta[row]) * a->scale;
+    if (a->lo[row] <= 0 && a->hi[row] >= VEC_TILE)
+        return (soft_pair){p, ds};
+    vi mask = tile_mask(v, a->lo[row], a->hi[row]);
+    return (soft_pair){v_select(mask, p, (vf){0}), v_select(mask, ds, (vf){0})};
+}
+
+static inline void tile_soft_grad(const vec_soft_grad *a)
+{
+    for (int row = 0; row < 2; row++)
+        for (int v = 0; v < TILE_VECS; v++) {
+            soft_pair g = soft_grad_vec(a, v, row);
+            v_store((float *)a->p + row * VEC_TILE + v * VL, g.p);
+            v_store((float *)a->ds + row * VEC_TILE + v * VL, g.ds);
+        }
+}
+
+#if defined(__AVX512BF16__)
+static inline void tile_soft_grad_pairs(const vec_soft_grad *a)
+{
+    for (int v = 0; v < TILE_VECS; v++) {
+        soft_pair even = soft_grad_vec(a, v, 0), odd = soft_grad_vec(a, v, 1);
+        __m256i p0 = (__m256i)_mm512_cvtneps_pbh((__m512)even.p),
+                p1 = (__m256i)_mm512_cvtneps_pbh((__m512)odd.p);
+        __m256i d0 = (__m256i)_mm512_cvtneps_pbh((__m512)even.ds),
+                d1 = (__m256i)_mm512_cvtneps_pbh((__m512)odd.ds);
+        _mm512_storeu_si512((uint16_t *)a->p + v * 2 * VL, weave_16(p0, p1));
+        _mm512_storeu_si512((uint16_t *)a->ds_woven + v * 2 * VL, weave_16(d0, d1));
+        _mm256_storeu_si256((__m256i *)(void *)((uint16_t *)a->ds + v * VL), d0);
+        _mm256_storeu_si256((__m256i *)(void *)((uint16_t *)a->ds + VEC_TILE + v * VL), d1);
+    }
+}
+#define TILES_SOFT_GRAD_PAIRS tile_soft_grad_pairs
+#else
+#define TILES_SOFT_GRAD_PAIRS NULL
+#endif
