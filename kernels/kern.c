@@ -37,9 +37,7 @@ kern_tensor kern_rows(const kern_tensor *x, int64_t r0, int64_t rows)
     return (kern_tensor){x->dtype, rows, x->cols, x->ld, p};
 }
 
-/* ---- opening
- * -------------------------------------------------------------------------------------------------
- */
+/* ---- opening --------------------------------------------------------------------------------- */
 
 static const kern_backend *load_cuda(char err[256])
 {

@@ -41,8 +41,7 @@ int cpu_attn_check(kern_dev *d, const kern_attn *a)
     return rc;
 }
 
-/* ---- one tile of rows
- * ---------------------------------------------------------------------------------------- */
+/* ---- one tile of rows ------------------------------------------------------------------------ */
 
 typedef struct forward_mem {
     float *q, *k, *kt, *v, *vw, *s, *p, *o;
@@ -139,8 +138,7 @@ void attn_forward(const attn_form *f, const attn_block *b, void *mem)
     finish(f, b, m, rows);
 }
 
-/* ---- a packed batch
- * ------------------------------------------------------------------------------------------ */
+/* ---- a packed batch -------------------------------------------------------------------------- */
 
 typedef struct segment_arg {
     kern_tensor k, v; /* rows of one segment, columns of one head */
@@ -176,27 +174,37 @@ static void run_block(const attn_form *f, const kern_attn *a, int s, int64_t t0,
     attn_forward(f, &b, mem);
 }
 
+typedef struct job {
+    const kern_attn *a;
+    attn_form f;
+    int64_t blocks; /* of the longest segment: all get as many */
+    char *mem;
+    size_t each;
+} job;
+
+/* The last blocks, which see most keys, first. */
+static void run_unit(void *arg, int64_t u, int thread)
+{
+    const job *j = arg;
+    const kern_attn *a = j->a;
+    int64_t t0 = (j->blocks - 1 - u / ((int64_t)a->n_seg * a->n_kv)) * j->f.tokens;
+    int s = (int)(u / a->n_kv % a->n_seg);
+    if (t0 < a->cu[s + 1] - a->cu[s])
+        run_block(&j->f, a, s, t0, (int)(u % a->n_kv), j->mem + (size_t)thread * j->each);
+}
+
 int cpu_attn(kern_dev *d, const kern_attn *a)
 {
     int rc = cpu_attn_check(d, a);
     if (rc != 0 || a->q.rows == 0)
         return rc;
-    attn_form f = attn_form_of(d, a->q.dtype, a->n_q, a->n_kv, a->d);
-    size_t each = attn_forward_bytes(&f);
+    job j = {.a = a, .f = attn_form_of(d, a->q.dtype, a->n_q, a->n_kv, a->d)};
     void *mem;
-    rc = cpu_scratch(d, 0, (size_t)d->threads * each, &mem);
+    rc = cpu_thread_mem(d, attn_forward_bytes(&j.f), &mem, &j.each);
     if (rc != 0)
         return rc;
-    /* All segments get as many blocks as the longest; the last, heaviest ones first. */
-    int64_t blocks = (a->max_len + f.tokens - 1) / f.tokens, units = blocks * a->n_seg * a->n_kv;
-    int nt = cpu_threads(d, a->q.rows * a->max_len * a->n_q);
-#pragma omp parallel for num_threads(nt) schedule(dynamic, 1)
-    for (int64_t u = 0; u < units; u++) {
-        int64_t block = blocks - 1 - u / (a->n_seg * a->n_kv);
-        int s = (int)(u / a->n_kv % a->n_seg);
-        if (block * f.tokens < a->cu[s + 1] - a->cu[s])
-            run_block(&f, a, s, block * f.tokens, (int)(u % a->n_kv),
-                      (char *)mem + (size_t)cpu_thread() * each);
-    }
+    j.mem = mem;
+    j.blocks = (a->max_len + j.f.tokens - 1) / j.f.tokens;
+    cpu_run(d, a->q.rows * a->max_len * a->n_q, j.blocks * a->n_seg * a->n_kv, run_unit, &j);
     return 0;
 }

@@ -33,8 +33,7 @@ void attn_mm(const attn_form *f, int m, int n, int steps, const float *a, int64_
 /* The tile's rows as the second factor of a sum over rows: woven for pairs, else as they are. */
 const float *attn_rows_as_b(const attn_form *f, const float *tile, float *woven);
 
-/* ---- forward of one tile of rows
- * ----------------------------------------------------------------------------- */
+/* ---- forward of one tile of rows ------------------------------------------------------------- */
 
 /* Where keys and values come from: d elements each of position pos; which: 0 keys, 1 values. */
 typedef struct attn_source {

@@ -17,6 +17,8 @@ typedef struct plan {
     int shares;
     float *delta; /* [n, n_q] rows of out . dout */
     float *dq;    /* [shares, n_kv, n, heads, wide] */
+    char *mem;
+    size_t each;
 } plan;
 
 typedef struct grad_mem {
@@ -45,8 +47,7 @@ static void divide(const attn_form *f, grad_mem *m)
     }
 }
 
-/* ---- one tile of keys against one tile of rows
- * --------------------------------------------------------------- */
+/* ---- one tile of keys against one tile of rows ----------------------------------------------- */
 
 typedef struct tile {
     const plan *p;
@@ -133,8 +134,7 @@ static void tile_rows(const tile *t)
             attn_rows_as_b(f, m->q, m->qw), f->wide, m->dk, f->wide, true);
 }
 
-/* ---- one tile of keys
- * ---------------------------------------------------------------------------------------- */
+/* ---- one tile of keys ------------------------------------------------------------------------ */
 
 static void load_keys(tile *t)
 {
@@ -174,9 +174,7 @@ static void tile_keys(tile *t)
     }
 }
 
-/* ---- shares
- * --------------------------------------------------------------------------------------------------
- */
+/* ---- shares ---------------------------------------------------------------------------------- */
 
 /* The i-th tile of keys of a share: forth and back through the shares, since later tiles have less
  * to do. */
@@ -185,19 +183,23 @@ static int64_t tile_number(const plan *p, int share, int64_t i)
     return i * p->shares + (i % 2 == 0 ? share : p->shares - 1 - share);
 }
 
-static void run_unit(const plan *p, int s, int kh, int share, void *mem)
+static void run_unit(void *arg, int64_t u, int thread)
 {
+    const plan *p = arg;
     const kern_attn *a = &p->a->f;
-    tile t = {
-        .p = p, .m = mem, .c0 = a->cu[s], .len = a->cu[s + 1] - a->cu[s], .kh = kh, .share = share};
+    int s = (int)(u / p->shares / a->n_kv), share = (int)(u % p->shares);
+    tile t = {.p = p,
+              .m = (grad_mem *)(void *)(p->mem + (size_t)thread * p->each),
+              .c0 = a->cu[s],
+              .len = a->cu[s + 1] - a->cu[s],
+              .kh = (int)(u / p->shares % a->n_kv),
+              .share = share};
     divide(&p->f, t.m);
     size_t row = (size_t)p->f.heads * (size_t)p->f.wide;
-    float *dq = p->dq + (size_t)(((int64_t)share * a->n_kv + kh) * a->q.rows + t.c0) * row;
+    float *dq = p->dq + (size_t)(((int64_t)share * a->n_kv + t.kh) * a->q.rows + t.c0) * row;
     memset(dq, 0, (size_t)t.len * row * 4);
-    for (int64_t i = 0;; i++) {
+    for (int64_t i = 0; i * p->shares * ATTN_TILE < t.len; i++) {
         t.j0 = tile_number(p, share, i) * ATTN_TILE;
-        if (i * p->shares * ATTN_TILE >= t.len)
-            break;
         if (t.j0 >= t.len)
             continue;
         t.keys = t.len - t.j0 < ATTN_TILE ? (int)(t.len - t.j0) : ATTN_TILE;
@@ -230,9 +232,21 @@ static void row_dq(const plan *p, int64_t r, float *tmp)
     }
 }
 
-/* ---- the op
- * --------------------------------------------------------------------------------------------------
- */
+static void delta_rows(void *arg, int64_t r0, int64_t r1, int thread)
+{
+    const plan *p = arg;
+    for (int64_t r = r0; r < r1; r++)
+        row_delta(p, r, (float *)(void *)(p->mem + (size_t)thread * p->each));
+}
+
+static void dq_rows(void *arg, int64_t r0, int64_t r1, int thread)
+{
+    const plan *p = arg;
+    for (int64_t r = r0; r < r1; r++)
+        row_dq(p, r, (float *)(void *)(p->mem + (size_t)thread * p->each));
+}
+
+/* ---- the op ---------------------------------------------------------------------------------- */
 
 static int check(kern_dev *d, const kern_attn_grad *a)
 {
@@ -263,50 +277,38 @@ static int shares_of(const kern_dev *d, const kern_attn *a)
     return want > MAX_SHARES ? MAX_SHARES : want < 1 ? 1 : (int)want;
 }
 
-static int plan_make(kern_dev *d, const kern_attn_grad *a, plan *p, void **mem, size_t *each)
+static int plan_make(kern_dev *d, const kern_attn_grad *a, plan *p)
 {
-    void *delta, *dq;
+    void *mem, *delta, *dq;
     int64_t n = a->f.q.rows;
     *p = (plan){.d = d, .a = a, .shares = shares_of(d, &a->f)};
     p->f = attn_form_of(d, a->f.q.dtype, a->f.n_q, a->f.n_kv, a->f.d);
-    *each = grad_bytes(&p->f);
-    int rc = cpu_scratch(d, 0, (size_t)d->threads * *each, mem);
+    int rc = cpu_thread_mem(d, grad_bytes(&p->f), &mem, &p->each);
     if (rc == 0)
-        rc = cpu_scratch(d, 1, (size_t)(n * a->f.n_q) * 4, &delta);
+        rc = cpu_scratch(d, CPU_SLOT_A, (size_t)(n * a->f.n_q) * 4, &delta);
     if (rc == 0)
-        rc = cpu_scratch(d, 2, (size_t)p->shares * (size_t)(n * a->f.n_q * p->f.wide) * 4, &dq);
-    if (rc == 0) {
-        p->delta = delta;
-        p->dq = dq;
-    }
-    return rc;
+        rc = cpu_scratch(d, CPU_SLOT_B, (size_t)(p->shares * n * a->f.n_q * p->f.wide) * 4, &dq);
+    if (rc != 0)
+        return rc;
+    p->mem = mem;
+    p->delta = delta;
+    p->dq = dq;
+    return 0;
 }
 
 int cpu_attn_grad(kern_dev *d, const kern_attn_grad *a)
 {
     plan p;
-    void *mem = NULL;
-    size_t each;
+    int64_t n = a->f.q.rows;
     int rc = check(d, a);
-    if (rc == 0 && a->f.q.rows > 0)
-        rc = plan_make(d, a, &p, &mem, &each);
-    if (rc != 0 || a->f.q.rows == 0)
+    if (rc != 0 || n == 0)
         return rc;
-    int64_t n = a->f.q.rows, units = (int64_t)a->f.n_seg * a->f.n_kv * p.shares;
-    int nt = cpu_threads(d, n * a->f.max_len * a->f.n_q);
-#pragma omp parallel num_threads(nt)
-    {
-        char *mine = (char *)mem + (size_t)cpu_thread() * each;
-#pragma omp for schedule(static)
-        for (int64_t r = 0; r < n; r++)
-            row_delta(&p, r, (float *)(void *)mine);
-#pragma omp for schedule(dynamic, 1)
-        for (int64_t u = 0; u < units; u++)
-            run_unit(&p, (int)(u / p.shares / a->f.n_kv), (int)(u / p.shares % a->f.n_kv),
-                     (int)(u % p.shares), mine);
-#pragma omp for schedule(static)
-        for (int64_t r = 0; r < n; r++)
-            row_dq(&p, r, (float *)(void *)mine);
-    }
+    rc = plan_make(d, a, &p);
+    if (rc != 0)
+        return rc;
+    int64_t units = (int64_t)a->f.n_seg * a->f.n_kv * p.shares;
+    cpu_rows(d, n, a->f.q.cols / 4, delta_rows, &p);
+    cpu_run(d, n * a->f.max_len * a->f.n_q, units, run_unit, &p);
+    cpu_rows(d, n, a->f.q.cols / 4, dq_rows, &p);
     return 0;
 }

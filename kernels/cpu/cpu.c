@@ -4,7 +4,6 @@
  * model number. */
 #include "kernels/cpu/cpu.h"
 
-#include <omp.h>
 #include <sched.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -33,14 +32,46 @@ int cpu_fail(kern_dev *d, int code, const char *fmt, ...)
     return code;
 }
 
-int cpu_thread(void)
+/* ---- threads --------------------------------------------------------------------------------- */
+
+enum { WORTH_WAKING = 8192, SPAN_WORK = 8192 };
+
+void cpu_run(kern_dev *d, int64_t work, int64_t n, cpu_piece f, void *arg)
 {
-    return omp_get_thread_num();
+    if (work >= WORTH_WAKING) {
+        cpu_pool_run(cpu_of(d)->pool, n, f, arg);
+        return;
+    }
+    for (int64_t i = 0; i < n; i++)
+        f(arg, i, 0);
 }
 
-/* ---- checks
- * --------------------------------------------------------------------------------------------------
- */
+typedef struct spans {
+    int64_t n, len;
+    cpu_span f;
+    void *arg;
+} spans;
+
+static void one_span(void *arg, int64_t i, int thread)
+{
+    const spans *s = arg;
+    int64_t end = (i + 1) * s->len < s->n ? (i + 1) * s->len : s->n;
+    s->f(s->arg, i * s->len, end, thread);
+}
+
+void cpu_rows(kern_dev *d, int64_t n, int64_t work, cpu_span f, void *arg)
+{
+    spans s = {.n = n, .len = SPAN_WORK / (work > 0 ? work : 1) + 1, .f = f, .arg = arg};
+    cpu_run(d, n * work, (n + s.len - 1) / s.len, one_span, &s);
+}
+
+int cpu_thread_mem(kern_dev *d, size_t bytes, void **out, size_t *each)
+{
+    *each = (bytes + 63) / 64 * 64;
+    return cpu_scratch(d, CPU_SLOT_THREADS, (size_t)d->threads * *each, out);
+}
+
+/* ---- checks ---------------------------------------------------------------------------------- */
 
 int cpu_shape(kern_dev *d, const char *field, const kern_tensor *x, int64_t rows, int64_t cols)
 {
@@ -72,9 +103,7 @@ int cpu_activation(kern_dev *d, const char *field, const kern_tensor *x)
     return 0;
 }
 
-/* ---- features
- * ------------------------------------------------------------------------------------------------
- */
+/* ---- features -------------------------------------------------------------------------------- */
 
 #if defined(__x86_64__)
 static uint64_t saved_state(void)
@@ -168,16 +197,25 @@ static int usable_cpus(void)
     CPU_ZERO(&set);
     if (sched_getaffinity(0, sizeof set, &set) == 0 && CPU_COUNT(&set) > 0)
         return CPU_COUNT(&set);
-    return omp_get_num_procs();
+    long n = sysconf(_SC_NPROCESSORS_ONLN);
+    return n > 0 ? (int)n : 1;
 }
 
-/* ---- open and close
- * ------------------------------------------------------------------------------------------ */
+/* ---- open and close -------------------------------------------------------------------------- */
 
 static int probe(char err[256])
 {
     (void)err;
     return 0;
+}
+
+static void close_cpu(kern_dev *d)
+{
+    cpu_pool_close(cpu_of(d)->pool);
+    for (int i = 0; i < CPU_SCRATCH_SLOTS; i++)
+        cpu_give(d, cpu_of(d)->scratch[i].p);
+    cpu_dnnl_close(cpu_of(d)->dnnl);
+    free(d);
 }
 
 static int open_cpu(kern_dev **out, const kern_open_args *a, char err[256])
@@ -196,15 +234,9 @@ static int open_cpu(kern_dev **out, const kern_open_args *a, char err[256])
         snprintf(err, 256, "cpu: no memory");
         return KERN_ENOMEM;
     }
-    c->dnnl = cpu_dnnl_open();
-    if (c->dnnl == NULL) {
-        free(c);
-        snprintf(err, 256, "cpu: oneDNN cannot start");
-        return KERN_EDEVICE;
-    }
+    kern_dev *d = &c->base;
     c->isa = isa;
     c->vec = isas[isa].vec;
-    kern_dev *d = &c->base;
     d->ops = &ops;
     d->backend = "cpu";
     d->threads = a->threads > 0 ? a->threads : usable_cpus();
@@ -212,23 +244,21 @@ static int open_cpu(kern_dev **out, const kern_open_args *a, char err[256])
     char cpu[64];
     brand(cpu);
     snprintf(d->name, sizeof d->name, "%s (%d threads, %s)", cpu, d->threads, isas[isa].name);
+    c->pool = cpu_pool_open(d->threads);
+    c->dnnl = cpu_dnnl_open(d->threads);
+    if (c->pool == NULL || c->dnnl == NULL) {
+        snprintf(err, 256, "cpu: cannot start %s", c->pool == NULL ? "its threads" : "oneDNN");
+        close_cpu(d);
+        return KERN_EDEVICE;
+    }
     *out = d;
     return 0;
-}
-
-static void close_cpu(kern_dev *d)
-{
-    for (int i = 0; i < CPU_SCRATCH_SLOTS; i++)
-        cpu_give(d, cpu_of(d)->scratch[i].p);
-    cpu_dnnl_close(cpu_of(d)->dnnl);
-    free(d);
 }
 
 const kern_backend cpu_backend = {
     .abi = KERN_ABI, .name = "cpu", .probe = probe, .open = open_cpu, .close = close_cpu};
 
-/* ---- capture: every op runs at once, so there is nothing to record
- * ------------------------------------------- */
+/* ---- capture: every op runs at once, so there is nothing to record --------------------------- */
 
 int cpu_capture_begin(kern_dev *d)
 {

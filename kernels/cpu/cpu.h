@@ -1,18 +1,29 @@
 #pragma once
 /* What the files of the CPU backend share: the device, its scratch memory, shape checks and the
  * ops' prototypes. */
+#include "kernels/cpu/pool.h"
 #include "kernels/cpu/vec.h"
 #include "kernels/kern.h"
 
 typedef enum cpu_isa { CPU_GENERIC, CPU_AVX2, CPU_AVX512, CPU_AVX512_BF16, CPU_AMX } cpu_isa;
 
 /* Scratch buffers grow to what an op needs and stay; one slot is one purpose inside an op. */
-enum { CPU_SCRATCH_SLOTS = 8 };
+enum {
+    CPU_SLOT_THREADS, /* each thread's own (cpu_thread_mem) */
+    CPU_SLOT_X,       /* operands of a product in another dtype or layout */
+    CPU_SLOT_LORA,
+    CPU_SLOT_A, /* an op's own */
+    CPU_SLOT_B,
+    CPU_SLOT_C,
+    CPU_SLOT_DNNL,
+    CPU_SCRATCH_SLOTS
+};
 
 typedef struct cpu_dev {
     kern_dev base;
     cpu_isa isa;
     const cpu_vec *vec;
+    cpu_pool *pool;
     struct cpu_dnnl *dnnl;
     struct {
         void *p;
@@ -35,9 +46,7 @@ void cpu_give(kern_dev *d, void *p);
 /* At least bytes in a slot; valid until the same slot is asked for again. */
 int cpu_scratch(kern_dev *d, int slot, size_t bytes, void **out);
 
-/* ---- checks
- * --------------------------------------------------------------------------------------------------
- */
+/* ---- checks ---------------------------------------------------------------------------------- */
 
 /* x has exactly this shape, data and a leading dimension that fits; the message names op and field.
  */
@@ -53,21 +62,22 @@ static inline void *cpu_at(const kern_tensor *x, int64_t r, int64_t c)
     return (char *)x->data + (size_t)(r * x->ld + c) * kern_dtype_size(x->dtype);
 }
 
-/* ---- threads
- * -------------------------------------------------------------------------------------------------
+/* ---- threads --------------------------------------------------------------------------------- */
+
+/* f for every i in [0, n), on all threads when there is enough to do; work: all of it, about 1 unit
+ * a nanosecond. */
+void cpu_run(kern_dev *d, int64_t work, int64_t n, cpu_piece f, void *arg);
+
+/* f for spans of rows that cover [0, n), each worth some microseconds; work: of one row. How rows
+ * are cut depends on n and work only. */
+typedef void (*cpu_span)(void *arg, int64_t r0, int64_t r1, int thread);
+void cpu_rows(kern_dev *d, int64_t n, int64_t work, cpu_span f, void *arg);
+
+/* bytes for each thread, on cache lines of their own; thread t's stand at (char *)out + t * each.
  */
+int cpu_thread_mem(kern_dev *d, size_t bytes, void **out, size_t *each);
 
-/* This thread's number inside a parallel region. */
-int cpu_thread(void);
-
-/* Threads worth waking for so much work (about 1 unit a nanosecond). */
-static inline int cpu_threads(const kern_dev *d, int64_t work)
-{
-    return work < 8192 ? 1 : d->threads;
-}
-
-/* ---- parts shared by several ops
- * ----------------------------------------------------------------------------- */
+/* ---- parts shared by several ops ------------------------------------------------------------- */
 
 struct kern_kv {
     int n_layers, n_kv, d, block_tokens;

@@ -4,11 +4,11 @@
 
 #include "kernels/cpu/weight.h"
 
-/* Columns are dealt out in units of 16, so that two threads get nearly the same. */
-enum { UNIT = 16 };
+/* Columns are dealt out in units of 16, a few units at a time. */
+enum { UNIT = 16, UNITS = 2 };
 
 typedef struct job {
-    kern_dev *d;
+    const cpu_vec *v;
     const cpu_mul *m;
     const char *x; /* rows of the matrix's dtype, padded (panels), or of F32 (rows) */
     int64_t ldx;
@@ -17,39 +17,37 @@ typedef struct job {
 /* y for columns [c0, c0 + n) of row i. */
 static void finish(const job *j, int64_t i, int64_t c0, int64_t n, float *c)
 {
-    const cpu_vec *v = cpu_of(j->d)->vec;
     const kern_tensor *y = j->m->y;
     void *yi = cpu_at(y, i, c0);
     if (j->m->bias != NULL)
-        v->axpy(1.0F, j->m->bias + c0, c, n);
+        j->v->axpy(1.0F, j->m->bias + c0, c, n);
     if (j->m->add) {
         float old[VEC_MV_COLS];
-        v->to_f32(y->dtype, yi, old, n);
-        v->axpy(1.0F, old, c, n);
+        j->v->to_f32(y->dtype, yi, old, n);
+        j->v->axpy(1.0F, old, c, n);
     }
-    v->from_f32(y->dtype, c, yi, n);
+    j->v->from_f32(y->dtype, c, yi, n);
 }
 
 /* Columns [c0, c0 + n) of panel p, for all rows of x. */
 static void panel_part(const job *j, int64_t p, int64_t c0, int64_t n)
 {
-    const cpu_vec *v = cpu_of(j->d)->vec;
     const cpu_matrix *b = j->m->b;
     size_t e = kern_dtype_size(b->dtype);
     float c[VEC_MV_ROWS * VEC_MV_COLS];
     int64_t first = p * b->l.width + c0;
     for (int64_t i = 0; i < j->m->x->rows; i += VEC_MV_ROWS) {
         int64_t left = j->m->x->rows - i;
+        int64_t at = p * b->l.width * b->l.depth_pad + c0 * b->l.group;
         vec_mv a = {.rows = left < VEC_MV_ROWS ? (int)left : VEC_MV_ROWS,
                     .steps = b->l.depth_pad / b->l.group,
                     .ldx = j->ldx,
                     .x = j->x + (size_t)(i * j->ldx) * e,
-                    .panel = (const char *)b->data +
-                             (size_t)(p * b->l.width * b->l.depth_pad + c0 * b->l.group) * e,
+                    .panel = (const char *)b->data + (size_t)at * e,
                     .width = b->l.width,
                     .cols = (int)n,
                     .y = c};
-        b->dtype == KERN_F32 ? v->mv_f32(&a) : v->mv_bf16(&a);
+        b->dtype == KERN_F32 ? j->v->mv_f32(&a) : j->v->mv_bf16(&a);
         int64_t cols = b->l.cols - first < n ? b->l.cols - first : n;
         for (int64_t r = 0; r < a.rows; r++)
             finish(j, i + r, first, cols, c + r * VEC_MV_COLS);
@@ -70,18 +68,16 @@ static void panels(const job *j, int64_t u0, int64_t u1)
 /* Outputs [c0, c0 + n), n <= UNIT, of a matrix in rows. */
 static void row_unit(const job *j, int64_t c0, int64_t n)
 {
-    const cpu_vec *v = cpu_of(j->d)->vec;
     const cpu_matrix *b = j->m->b;
     int64_t depth = b->l.depth;
     for (int64_t i = 0; i < j->m->x->rows; i += VEC_MV_ROWS) {
         int64_t left = j->m->x->rows - i;
+        const float *x = (const float *)(const void *)j->x + i * j->ldx;
         int rows = left < VEC_MV_ROWS ? (int)left : VEC_MV_ROWS;
         float c[VEC_MV_ROWS * UNIT], y[VEC_MV_ROWS];
         for (int64_t k = 0; k < n; k++) {
-            const char *w =
-                (const char *)b->data + (size_t)((c0 + k) * depth) * kern_dtype_size(b->dtype);
-            v->dots(b->dtype, w, (const float *)(const void *)j->x + i * j->ldx, j->ldx, rows,
-                    depth, y);
+            size_t at = (size_t)((c0 + k) * depth) * kern_dtype_size(b->dtype);
+            j->v->dots(b->dtype, (const char *)b->data + at, x, j->ldx, rows, depth, y);
             for (int r = 0; r < rows; r++)
                 c[r * UNIT + k] = y[r];
         }
@@ -90,11 +86,18 @@ static void row_unit(const job *j, int64_t c0, int64_t n)
     }
 }
 
-static void some_rows(const job *j, int64_t u0, int64_t u1)
+static void some_units(void *arg, int64_t i, int thread)
 {
-    int64_t cols = j->m->b->l.cols;
-    for (int64_t c = u0 * UNIT; c < u1 * UNIT && c < cols; c += UNIT)
-        row_unit(j, c, cols - c < UNIT ? cols - c : UNIT);
+    const job *j = arg;
+    const cpu_layout *l = &j->m->b->l;
+    cpu_block b = {0, j->m->x->rows, i * UNITS * UNIT, (i + 1) * UNITS * UNIT};
+    b.c1 = b.c1 < l->cols ? b.c1 : l->cols;
+    if (l->width > 0)
+        panels(j, i * UNITS, (b.c1 + UNIT - 1) / UNIT);
+    for (int64_t c = b.c0; c < b.c1 && l->width == 0; c += UNIT)
+        row_unit(j, c, b.c1 - c < UNIT ? b.c1 - c : UNIT);
+    if (j->m->after != NULL)
+        j->m->after(j->m->arg, &b, thread);
 }
 
 int cpu_product_small(kern_dev *d, const cpu_mul *m)
@@ -105,7 +108,7 @@ int cpu_product_small(kern_dev *d, const cpu_mul *m)
     int64_t ldx = wide ? l->depth : l->depth_pad, rows = m->x->rows;
     size_t e = wide ? 4 : kern_dtype_size(m->b->dtype);
     void *x;
-    int rc = cpu_scratch(d, 0, (size_t)(rows * ldx) * e, &x);
+    int rc = cpu_scratch(d, CPU_SLOT_X, (size_t)(rows * ldx) * e, &x);
     if (rc != 0)
         return rc;
     for (int64_t i = 0; i < rows; i++) {
@@ -117,13 +120,8 @@ int cpu_product_small(kern_dev *d, const cpu_mul *m)
         memcpy(to, cpu_at(m->x, i, 0), (size_t)l->depth * e);
         memset(to + (size_t)l->depth * e, 0, (size_t)(ldx - l->depth) * e);
     }
-    job j = {d, m, x, ldx};
-    int64_t units = (l->cols + UNIT - 1) / UNIT;
-    int nt = cpu_threads(d, l->cols * l->depth / 8);
-#pragma omp parallel for num_threads(nt) schedule(static)
-    for (int t = 0; t < nt; t++) {
-        int64_t u0 = units * t / nt, u1 = units * (t + 1) / nt;
-        wide ? some_rows(&j, u0, u1) : panels(&j, u0, u1);
-    }
+    job j = {v, m, x, ldx};
+    int64_t pieces = (l->cols + UNITS * UNIT - 1) / (UNITS * UNIT);
+    cpu_run(d, l->cols * l->depth / 16, pieces, some_units, &j);
     return 0;
 }

@@ -55,6 +55,13 @@ static void softmax_row(const chunk *c, int64_t i)
     v->from_f32(c->dl.dtype, l, cpu_at(&c->dl, i, 0), vocab);
 }
 
+static void softmax_rows(void *arg, int64_t r0, int64_t r1, int thread)
+{
+    (void)thread;
+    for (int64_t i = r0; i < r1; i++)
+        softmax_row(arg, i);
+}
+
 static int run_chunk(chunk *c)
 {
     kern_dev *d = c->d;
@@ -62,15 +69,12 @@ static int run_chunk(chunk *c)
     size_t bytes = (size_t)a->w->in * kern_dtype_size(a->w->compute);
     for (int64_t i = 0; i < c->n; i++)
         memcpy(cpu_at(&c->x, i, 0), cpu_at(&a->x, c->row[i], 0), bytes);
-    cpu_mul l = {&c->x, &a->w->fwd, a->w->bias, &c->logits, false};
-    cpu_mul dx = {&c->dl, &a->w->bwd, NULL, &c->dx, false};
+    cpu_mul l = {.x = &c->x, .b = &a->w->fwd, .bias = a->w->bias, .y = &c->logits};
+    cpu_mul dx = {.x = &c->dl, .b = &a->w->bwd, .y = &c->dx};
     int rc = cpu_product(d, &l);
     if (rc != 0)
         return rc;
-    int nt = cpu_threads(d, c->n * a->w->out);
-#pragma omp parallel for num_threads(nt) schedule(static)
-    for (int64_t i = 0; i < c->n; i++)
-        softmax_row(c, i);
+    cpu_rows(d, c->n, a->w->out, softmax_rows, c);
     if (a->dx.data != NULL) {
         rc = cpu_product(d, &dx);
         for (int64_t i = 0; i < c->n && rc == 0; i++)
@@ -89,13 +93,13 @@ static int take(kern_dev *d, const kern_head *a, int64_t n, kern_tensor t[4])
     bool grad = a->dx.data != NULL || a->dw.data != NULL;
     size_t e = kern_dtype_size(ty);
     void *x, *l, *dl = NULL;
-    int rc = cpu_scratch(d, 4, (size_t)(2 * n * h) * e, &x);
+    int rc = cpu_scratch(d, CPU_SLOT_A, (size_t)(2 * n * h) * e, &x);
     if (rc == 0)
-        rc = cpu_scratch(d, 5, (size_t)(n * vocab) * 4, &l);
+        rc = cpu_scratch(d, CPU_SLOT_B, (size_t)(n * vocab) * 4, &l);
     if (rc == 0 && grad && ty == KERN_F32)
         dl = l;
     if (rc == 0 && grad && ty != KERN_F32)
-        rc = cpu_scratch(d, 6, (size_t)(n * vocab) * e, &dl);
+        rc = cpu_scratch(d, CPU_SLOT_C, (size_t)(n * vocab) * e, &dl);
     if (rc != 0)
         return rc;
     t[0] = kern_mat(ty, n, h, x);
@@ -145,7 +149,7 @@ int cpu_logits(kern_dev *d, const kern_logits *a)
     void *mem;
     size_t e = kern_dtype_size(w->compute);
     if (rc == 0)
-        rc = cpu_scratch(d, 4, (size_t)(a->n_rows * w->in) * e, &mem);
+        rc = cpu_scratch(d, CPU_SLOT_A, (size_t)(a->n_rows * w->in) * e, &mem);
     if (rc != 0 || a->n_rows == 0)
         return rc;
     kern_tensor x = kern_mat(w->compute, a->n_rows, w->in, mem);
@@ -156,6 +160,6 @@ int cpu_logits(kern_dev *d, const kern_logits *a)
                             (long long)a->x.rows);
         memcpy(cpu_at(&x, i, 0), cpu_at(&a->x, r, 0), (size_t)w->in * e);
     }
-    cpu_mul m = {&x, &w->fwd, w->bias, &a->logits, false};
+    cpu_mul m = {.x = &x, .b = &w->fwd, .bias = w->bias, .y = &a->logits};
     return cpu_product(d, &m);
 }

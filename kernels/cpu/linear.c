@@ -1,7 +1,7 @@
 /* Groups of linear layers: checks, then the base product and the low-rank terms. */
 #include <string.h>
 
-#include "kernels/cpu/weight.h"
+#include "kernels/cpu/lora.h"
 
 static int check_lora(kern_dev *d, const kern_linear *a, int p, int64_t *ranks)
 {
@@ -47,9 +47,14 @@ int cpu_linear(kern_dev *d, const kern_linear *a)
         rc = cpu_shape_of(d, "linear: y", &a->y, a->w->compute, a->x.rows, a->w->out);
     if (rc != 0 || a->x.rows == 0)
         return rc;
-    cpu_mul m = {&a->x, &a->w->fwd, a->w->bias, &a->y, a->add_to_y};
-    rc = cpu_product(d, &m);
-    return rc != 0 || ranks == 0 ? rc : cpu_lora_forward(d, a);
+    lora s;
+    cpu_mul m = {.x = &a->x, .b = &a->w->fwd, .bias = a->w->bias, .y = &a->y, .add = a->add_to_y};
+    if (ranks > 0) {
+        rc = lora_forward(&s, d, a);
+        m.after = lora_expand_y;
+        m.arg = &s;
+    }
+    return rc != 0 ? rc : cpu_product(d, &m);
 }
 
 static int check_grad(kern_dev *d, const kern_linear_grad *a, int64_t *ranks)
@@ -78,7 +83,7 @@ static int grad_bias(kern_dev *d, const kern_tensor *dy, float *db)
 {
     const cpu_vec *v = cpu_of(d)->vec;
     void *tmp;
-    int rc = cpu_scratch(d, 0, (size_t)dy->cols * 4, &tmp);
+    int rc = cpu_scratch(d, CPU_SLOT_A, (size_t)dy->cols * 4, &tmp);
     for (int64_t r = 0; r < dy->rows && rc == 0; r++) {
         v->to_f32(dy->dtype, cpu_at(dy, r, 0), tmp, dy->cols);
         v->axpy(1.0F, tmp, db, dy->cols);
@@ -93,11 +98,17 @@ int cpu_linear_grad(kern_dev *d, const kern_linear_grad *a)
     int rc = check_grad(d, a, &ranks);
     if (rc != 0 || a->f.x.rows == 0)
         return rc;
-    cpu_mul m = {&a->dy, &w->bwd, NULL, &a->dx, a->add_to_dx};
-    if (a->dx.data != NULL)
+    lora s;
+    cpu_mul m = {.x = &a->dy, .b = &w->bwd, .y = &a->dx, .add = a->add_to_dx};
+    if (ranks > 0) {
+        rc = lora_backward(&s, d, a);
+        m.after = lora_expand_dx;
+        m.arg = &s;
+    }
+    if (rc == 0 && a->dx.data != NULL)
         rc = cpu_product(d, &m);
     if (rc == 0 && ranks > 0)
-        rc = cpu_lora_grad(d, a);
+        lora_outer(&s);
     for (int p = 0; p < w->n_parts && rc == 0; p++) {
         kern_tensor dy = kern_cols(&a->dy, w->at[p], w->at[p + 1] - w->at[p]);
         if (a->dw[p].data != NULL)

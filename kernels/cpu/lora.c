@@ -1,289 +1,397 @@
-/* Low-rank terms: all in f32, whatever the activations are. */
+#include "kernels/cpu/lora.h"
+
 #include <string.h>
 
-#include "kernels/cpu/weight.h"
+/* Rows of a piece, steps of a sum at once, columns of a piece of a gradient, its rows at once. */
+enum { ROWS = 32, DEPTH = 512, COLS = 64, TALL = 256 };
+/* Floats of one thread: a widened piece of x, y or dy, and a result before it is added. */
+enum { THREAD_FLOATS = TALL * COLS + 16 * COLS };
 
-/* ---- dropout
- * -------------------------------------------------------------------------------------------------
- */
+_Static_assert(ROWS *DEPTH <= TALL * COLS, "a piece of rows fits where a piece of columns does");
 
-/* Philox4x32-10 (Salmon et al., SC 2011): four words for a counter. */
-static void philox(uint32_t out[4], uint64_t seed, uint64_t stream, uint64_t index)
+static void start(lora *s, kern_dev *d, const kern_linear *f)
 {
-    uint32_t c0 = (uint32_t)index, c1 = (uint32_t)(index >> 32);
-    uint32_t c2 = (uint32_t)stream, c3 = (uint32_t)(stream >> 32);
-    uint32_t k0 = (uint32_t)seed, k1 = (uint32_t)(seed >> 32);
-    for (int round = 0; round < 10; round++) {
-        uint64_t p0 = (uint64_t)0xD2511F53U * c0, p1 = (uint64_t)0xCD9E8D57U * c2;
-        c0 = (uint32_t)(p1 >> 32) ^ c1 ^ k0;
-        c2 = (uint32_t)(p0 >> 32) ^ c3 ^ k1;
-        c1 = (uint32_t)p1;
-        c3 = (uint32_t)p0;
-        k0 += 0x9E3779B9U;
-        k1 += 0xBB67AE85U;
-    }
-    out[0] = c0;
-    out[1] = c1;
-    out[2] = c2;
-    out[3] = c3;
-}
-
-/* x[c] *= mask of row r, for all columns. */
-static void drop_row(const kern_linear *f, const kern_lora *l, int64_t r, float *x, int64_t in)
-{
-    uint64_t at = (f->offset + (uint64_t)r) * (uint64_t)in;
-    float keep = 1.0F / (1.0F - l->dropout);
-    uint32_t w[4];
-    for (int64_t c = 0; c < in; c++, at++) {
-        if (c == 0 || at % 4 == 0)
-            philox(w, f->seed, l->stream, at / 4);
-        x[c] *= (float)(w[at % 4] >> 8) * 0x1p-24F >= l->dropout ? keep : 0.0F;
-    }
-}
-
-static bool drops(const kern_linear *f, const kern_lora *l)
-{
-    return f->training && l->dropout > 0;
-}
-
-/* ---- forward
- * -------------------------------------------------------------------------------------------------
- */
-
-typedef struct term {
-    const kern_lora *l;
-    int64_t r, r0;     /* rank, first column in xa */
-    int64_t out, out0; /* outputs, first column in y */
-} term;
-
-/* The terms of a group; returns how many. */
-static int terms_of(const kern_linear *f, term t[KERN_MAX_PARTS])
-{
-    int n = 0;
-    int64_t r0 = 0;
+    *s = (lora){.d = d, .v = cpu_of(d)->vec, .f = f};
     for (int p = 0; p < f->w->n_parts; p++) {
         const kern_lora *l = f->lora[p];
         if (l == NULL)
             continue;
-        t[n++] = (term){l, l->A.rows, r0, f->w->at[p + 1] - f->w->at[p], f->w->at[p]};
-        r0 += l->A.rows;
-    }
-    return n;
-}
-
-enum { ROWS = 32 };
-
-static void transpose(const kern_tensor *m, float *t)
-{
-    for (int64_t r = 0; r < m->rows; r++) {
-        const float *s = cpu_at(m, r, 0);
-        for (int64_t c = 0; c < m->cols; c++)
-            t[c * m->rows + r] = s[c];
+        int64_t out0 = f->w->at[p];
+        s->t[s->n++] = (lora_term){l, l->A.rows, s->ranks, f->w->at[p + 1] - out0, out0};
+        s->ranks += l->A.rows;
+        s->drops |= f->training && l->dropout > 0;
     }
 }
 
-/* x of rows [r0, r0 + n) in f32, dropped as the term says. */
-static void load_x(kern_dev *d, const kern_linear *f, const term *t, int64_t r0, int64_t n,
-                   float *x)
+/* Threads' memory and the packed factors, in the slot of their own: the base product uses the other
+ * one at the same time. */
+static int take(lora *s, size_t floats, float **packed)
 {
-    int64_t in = f->w->in;
-    for (int64_t i = 0; i < n; i++) {
-        cpu_of(d)->vec->to_f32(f->x.dtype, cpu_at(&f->x, r0 + i, 0), x + i * in, in);
-        if (drops(f, t->l))
-            drop_row(f, t->l, r0 + i, x + i * in, in);
-    }
-}
-
-/* One block of rows of one term: xa, then y. */
-static void forward_block(kern_dev *d, const kern_linear *f, const term *t, const float *at,
-                          const float *bt, int64_t r0, float *tmp)
-{
-    const cpu_vec *v = cpu_of(d)->vec;
-    int64_t n = f->x.rows - r0 < ROWS ? f->x.rows - r0 : ROWS, in = f->w->in;
-    load_x(d, f, t, r0, n, tmp);
-    float *xa = cpu_at(&f->xa, r0, t->r0);
-    vec_mm a = {.m = n,
-                .n = t->r,
-                .steps = in,
-                .a = tmp,
-                .ars = in,
-                .aks = 1,
-                .b = at,
-                .ldb = t->r,
-                .c = xa,
-                .ldc = f->xa.ld,
-                .alpha = 1.0F};
-    v->mm(&a);
-    for (int64_t i = 0; i < n; i++)
-        v->to_f32(f->y.dtype, cpu_at(&f->y, r0 + i, t->out0), tmp + i * t->out, t->out);
-    vec_mm b = {.m = n,
-                .n = t->out,
-                .steps = t->r,
-                .a = xa,
-                .ars = f->xa.ld,
-                .aks = 1,
-                .b = bt,
-                .ldb = t->out,
-                .c = tmp,
-                .ldc = t->out,
-                .alpha = t->l->scale,
-                .add = true};
-    v->mm(&b);
-    for (int64_t i = 0; i < n; i++)
-        v->from_f32(f->y.dtype, tmp + i * t->out, cpu_at(&f->y, r0 + i, t->out0), t->out);
-}
-
-int cpu_lora_forward(kern_dev *d, const kern_linear *f)
-{
-    term ts[KERN_MAX_PARTS];
-    int n = terms_of(f, ts);
-    int nt = d->threads;
-    int64_t in = f->w->in;
-    for (int k = 0; k < n; k++) {
-        const term *t = &ts[k];
-        int64_t wide = in > t->out ? in : t->out;
-        void *pa, *pt;
-        int rc = cpu_scratch(d, 0, (size_t)(t->r * (in + t->out)) * 4, &pa);
-        if (rc == 0)
-            rc = cpu_scratch(d, 1, (size_t)(nt * ROWS * wide) * 4, &pt);
-        if (rc != 0)
-            return rc;
-        float *at = pa, *bt = at + t->r * in, *tmp = pt;
-        transpose(&t->l->A, at);
-        transpose(&t->l->B, bt);
-#pragma omp parallel for num_threads(nt) schedule(static)
-        for (int64_t r = 0; r < f->x.rows; r += ROWS)
-            forward_block(d, f, t, at, bt, r, tmp + cpu_thread() * ROWS * wide);
-    }
-    return 0;
-}
-
-/* ---- backward
- * ------------------------------------------------------------------------------------------------
- */
-
-typedef struct grad_mem {
-    float *x, *dy, *dxa; /* [n, in] dropped, [n, out], [n, r] with the scale in */
-} grad_mem;
-
-static int grad_take(kern_dev *d, const kern_linear_grad *a, const term *t, grad_mem *m)
-{
-    void *x, *dy, *dxa;
-    size_t n = (size_t)a->f.x.rows * 4;
-    int rc = cpu_scratch(d, 0, n * (size_t)a->f.w->in, &x);
-    if (rc == 0)
-        rc = cpu_scratch(d, 1, n * (size_t)t->out, &dy);
-    if (rc == 0)
-        rc = cpu_scratch(d, 2, n * (size_t)t->r, &dxa);
-    if (rc == 0)
-        *m = (grad_mem){x, dy, dxa};
+    void *mem;
+    s->each = ((size_t)THREAD_FLOATS * 4 + 63) / 64 * 64;
+    size_t threads = (size_t)s->d->threads * s->each;
+    int rc = cpu_scratch(s->d, CPU_SLOT_LORA, threads + floats * 4, &mem);
+    s->mem = mem;
+    *packed = (float *)(void *)((char *)mem + threads);
     return rc;
 }
 
-/* dxa = scale dy B and, when wanted, dx += mask (dxa A), for a block of rows. */
-static void dx_block(kern_dev *d, const kern_linear_grad *a, const term *t, const grad_mem *m,
-                     int64_t r0)
+static float *mine(const lora *s, int thread)
 {
-    const cpu_vec *v = cpu_of(d)->vec;
-    const kern_linear *f = &a->f;
-    int64_t in = f->w->in, n = f->x.rows - r0 < ROWS ? f->x.rows - r0 : ROWS;
-    for (int64_t i = 0; i < n; i++)
-        v->to_f32(a->dy.dtype, cpu_at(&a->dy, r0 + i, t->out0), m->dy + (r0 + i) * t->out, t->out);
-    float *dxa = m->dxa + r0 * t->r, *x = m->x + r0 * in;
-    vec_mm s = {.m = n,
-                .n = t->r,
-                .steps = t->out,
-                .a = m->dy + r0 * t->out,
-                .ars = t->out,
-                .aks = 1,
-                .b = t->l->B.data,
-                .ldb = t->l->B.ld,
-                .c = dxa,
-                .ldc = t->r,
-                .alpha = t->l->scale};
-    v->mm(&s);
-    if (a->dx.data != NULL) {
-        vec_mm e = {.m = n,
-                    .n = in,
-                    .steps = t->r,
-                    .a = dxa,
-                    .ars = t->r,
+    return (float *)(void *)(s->mem + (size_t)thread * s->each);
+}
+
+static bool drops(const lora *s, const lora_term *t)
+{
+    return s->f->training && t->l->dropout > 0;
+}
+
+/* x holds columns [c0, c0 + n) of row r. */
+static void drop(const lora *s, const lora_term *t, int64_t r, int64_t c0, int64_t n, float *x)
+{
+    uint64_t at = (s->f->offset + (uint64_t)r) * (uint64_t)s->f->w->in + (uint64_t)c0;
+    vec_drop a = {s->f->seed, t->l->stream, at, t->l->dropout, x, n};
+    s->v->drop(&a);
+}
+
+/* ---- packing --------------------------------------------------------------------------------- */
+
+/* dst[c, r] = src[r, c], dst with leading dimension ldd. */
+static void transpose(const cpu_vec *v, const kern_tensor *src, float *dst, int64_t ldd)
+{
+    int64_t rows = src->rows / 16 * 16, cols = src->cols / 16 * 16;
+    const float *p = src->data;
+    if (rows > 0 && cols > 0)
+        v->transpose(p, src->ld, (int)rows, (int)cols, dst, ldd);
+    for (int64_t r = 0; r < src->rows; r++)
+        for (int64_t c = r < rows ? cols : 0; c < src->cols; c++)
+            dst[c * ldd + r] = p[r * src->ld + c];
+}
+
+/* The columns [c0, c0 + 256) of A and B of each term. */
+static void pack_piece(void *arg, int64_t i, int thread)
+{
+    const lora *s = arg;
+    const lora_term *t = &s->t[i % s->n];
+    int64_t step = i / s->n * TALL, in = s->f->w->in;
+    (void)thread;
+    if (step < in) {
+        kern_tensor a = kern_cols(&t->l->A, step, in - step < TALL ? in - step : TALL);
+        transpose(s->v, &a, s->at + step * s->ranks + t->r0, s->ranks);
+    }
+    if (step < t->out) {
+        kern_tensor b = kern_rows(&t->l->B, step, t->out - step < TALL ? t->out - step : TALL);
+        transpose(s->v, &b, s->bt + t->out0 * s->ranks + step, t->out);
+    }
+}
+
+static int64_t widest(const lora *s)
+{
+    int64_t n = s->f->w->in;
+    for (int i = 0; i < s->n; i++)
+        n = s->t[i].out > n ? s->t[i].out : n;
+    return n;
+}
+
+/* ---- shrink ---------------------------------------------------------------------------------- */
+
+/* out [rows, n] = big [rows, depth] b, the rows of big widened by pieces. */
+typedef struct shrink {
+    kern_tensor big;
+    const lora_term *drop; /* the mask that big goes through; NULL: none */
+    int64_t r0;            /* its first row in the batch */
+    const float *b;
+    int64_t ldb, n;
+    float *out;
+    int64_t ldo;
+    float alpha;
+} shrink;
+
+static void shrink_rows(const lora *s, const shrink *k, float *tmp)
+{
+    int64_t rows = k->big.rows, depth = k->big.cols;
+    for (int64_t k0 = 0; k0 < depth; k0 += DEPTH) {
+        int64_t n = depth - k0 < DEPTH ? depth - k0 : DEPTH;
+        for (int64_t r = 0; r < rows; r++) {
+            s->v->to_f32(k->big.dtype, cpu_at(&k->big, r, k0), tmp + r * DEPTH, n);
+            if (k->drop != NULL)
+                drop(s, k->drop, k->r0 + r, k0, n, tmp + r * DEPTH);
+        }
+        vec_mm g = {.m = rows,
+                    .n = k->n,
+                    .steps = n,
+                    .a = tmp,
+                    .ars = DEPTH,
                     .aks = 1,
-                    .b = t->l->A.data,
-                    .ldb = t->l->A.ld,
-                    .c = x,
-                    .ldc = in,
-                    .alpha = 1.0F};
-        v->mm(&e);
-        for (int64_t i = 0; i < n; i++) {
-            if (drops(f, t->l))
-                drop_row(f, t->l, r0 + i, x + i * in, in);
-            void *dx = cpu_at(&a->dx, r0 + i, 0);
-            v->add_to(a->dx.dtype, x + i * in, dx, in);
-        }
-    }
-    load_x(d, f, t, r0, n, x);
-}
-
-static void dab(kern_dev *d, const kern_linear_grad *a, const term *t, const grad_mem *m)
-{
-    const cpu_vec *v = cpu_of(d)->vec;
-    int64_t n = a->f.x.rows, in = a->f.w->in;
-    const kern_tensor *da = &t->l->dA, *db = &t->l->dB;
-    enum { STEP = 48 };
-    int nt = cpu_threads(d, n * in);
-    if (da->data != NULL) {
-#pragma omp parallel for num_threads(nt) schedule(static)
-        for (int64_t c = 0; c < in; c += STEP) {
-            vec_mm s = {.m = t->r,
-                        .n = in - c < STEP ? in - c : STEP,
-                        .steps = n,
-                        .a = m->dxa,
-                        .ars = 1,
-                        .aks = t->r,
-                        .b = m->x + c,
-                        .ldb = in,
-                        .c = cpu_at(da, 0, c),
-                        .ldc = da->ld,
-                        .alpha = 1.0F,
-                        .add = true};
-            v->mm(&s);
-        }
-    }
-    if (db->data != NULL) {
-#pragma omp parallel for num_threads(nt) schedule(static)
-        for (int64_t o = 0; o < t->out; o += STEP) {
-            vec_mm s = {.m = t->out - o < STEP ? t->out - o : STEP,
-                        .n = t->r,
-                        .steps = n,
-                        .a = m->dy + o,
-                        .ars = 1,
-                        .aks = t->out,
-                        .b = cpu_at(&a->f.xa, 0, t->r0),
-                        .ldb = a->f.xa.ld,
-                        .c = cpu_at(db, o, 0),
-                        .ldc = db->ld,
-                        .alpha = t->l->scale,
-                        .add = true};
-            v->mm(&s);
-        }
+                    .b = k->b + k0 * k->ldb,
+                    .ldb = k->ldb,
+                    .c = k->out,
+                    .ldc = k->ldo,
+                    .alpha = k->alpha,
+                    .add = k0 > 0};
+        s->v->mm(&g);
     }
 }
 
-int cpu_lora_grad(kern_dev *d, const kern_linear_grad *a)
+static void xa_piece(void *arg, int64_t i, int thread)
 {
-    term ts[KERN_MAX_PARTS];
-    int n = terms_of(&a->f, ts);
-    int nt = d->threads;
-    for (int k = 0; k < n; k++) {
-        grad_mem m;
-        int rc = grad_take(d, a, &ts[k], &m);
-        if (rc != 0)
-            return rc;
-#pragma omp parallel for num_threads(nt) schedule(static)
-        for (int64_t r = 0; r < a->f.x.rows; r += ROWS)
-            dx_block(d, a, &ts[k], &m, r);
-        dab(d, a, &ts[k], &m);
+    const lora *s = arg;
+    const kern_linear *f = s->f;
+    int64_t r0 = i * ROWS, n = f->x.rows - r0 < ROWS ? f->x.rows - r0 : ROWS;
+    shrink k = {.big = kern_rows(&f->x, r0, n),
+                .r0 = r0,
+                .b = s->at,
+                .ldb = s->ranks,
+                .n = s->ranks,
+                .out = cpu_at(&f->xa, r0, 0),
+                .ldo = f->xa.ld,
+                .alpha = 1.0F};
+    if (!s->drops) {
+        shrink_rows(s, &k, mine(s, thread));
+        return;
     }
+    for (int p = 0; p < s->n; p++) {
+        k.drop = drops(s, &s->t[p]) ? &s->t[p] : NULL;
+        k.b = s->at + s->t[p].r0;
+        k.n = s->t[p].r;
+        k.out = cpu_at(&f->xa, r0, s->t[p].r0);
+        shrink_rows(s, &k, mine(s, thread));
+    }
+}
+
+static void dxa_piece(void *arg, int64_t i, int thread)
+{
+    const lora *s = arg;
+    const kern_tensor *dy = &s->g->dy;
+    int64_t r0 = i * ROWS, n = dy->rows - r0 < ROWS ? dy->rows - r0 : ROWS;
+    for (int p = 0; p < s->n; p++) {
+        const lora_term *t = &s->t[p];
+        kern_tensor part = kern_cols(dy, t->out0, t->out);
+        shrink k = {.big = kern_rows(&part, r0, n),
+                    .b = t->l->B.data,
+                    .ldb = t->l->B.ld,
+                    .n = t->r,
+                    .out = s->dxa + r0 * s->ranks + t->r0,
+                    .ldo = s->ranks,
+                    .alpha = t->l->scale};
+        shrink_rows(s, &k, mine(s, thread));
+    }
+}
+
+/* ---- forward --------------------------------------------------------------------------------- */
+
+int lora_forward(lora *s, kern_dev *d, const kern_linear *f)
+{
+    start(s, d, f);
+    int rc = take(s, (size_t)(s->ranks * (f->w->in + f->w->out)), &s->at);
+    if (rc != 0)
+        return rc;
+    s->bt = s->at + s->ranks * f->w->in;
+    int64_t pieces = (widest(s) + TALL - 1) / TALL * s->n, n = f->x.rows;
+    cpu_run(d, s->ranks * (f->w->in + f->w->out) / 4, pieces, pack_piece, s);
+    cpu_run(d, n * s->ranks * f->w->in / 16, (n + ROWS - 1) / ROWS, xa_piece, s);
     return 0;
+}
+
+void lora_expand_y(void *arg, const cpu_block *b, int thread)
+{
+    const lora *s = arg;
+    const kern_linear *f = s->f;
+    (void)thread;
+    for (int p = 0; p < s->n; p++) {
+        const lora_term *t = &s->t[p];
+        int64_t c0 = b->c0 > t->out0 ? b->c0 : t->out0;
+        int64_t c1 = b->c1 < t->out0 + t->out ? b->c1 : t->out0 + t->out;
+        if (c0 >= c1)
+            continue;
+        vec_mm g = {.m = b->r1 - b->r0,
+                    .n = c1 - c0,
+                    .steps = t->r,
+                    .a = cpu_at(&f->xa, b->r0, t->r0),
+                    .ars = f->xa.ld,
+                    .aks = 1,
+                    .b = s->bt + t->out0 * s->ranks + (c0 - t->out0),
+                    .ldb = t->out,
+                    .c = cpu_at(&f->y, b->r0, c0),
+                    .ldc = f->y.ld,
+                    .alpha = t->l->scale,
+                    .add = true,
+                    .c_bf16 = f->y.dtype == KERN_BF16};
+        s->v->mm(&g);
+    }
+}
+
+/* ---- backward -------------------------------------------------------------------------------- */
+
+int lora_backward(lora *s, kern_dev *d, const kern_linear_grad *g)
+{
+    const kern_linear *f = &g->f;
+    int64_t n = f->x.rows, in = f->w->in;
+    start(s, d, f);
+    s->g = g;
+    int rc = take(s, (size_t)(s->ranks * (in + n)), &s->at);
+    if (rc != 0)
+        return rc;
+    s->dxa = s->at + s->ranks * in;
+    for (int p = 0; p < s->n; p++)
+        for (int64_t r = 0; r < s->t[p].r; r++)
+            memcpy(s->at + (s->t[p].r0 + r) * in, cpu_at(&s->t[p].l->A, r, 0), (size_t)in * 4);
+    cpu_run(d, n * s->ranks * f->w->out / 32, (n + ROWS - 1) / ROWS, dxa_piece, s);
+    return 0;
+}
+
+/* Rows [r0, r0 + n) of the block through the mask of term t; at most ROWS rows, COLS columns. */
+static void expand_dropped(const lora *s, const lora_term *t, const cpu_block *b, float *tmp)
+{
+    const kern_tensor *dx = &s->g->dx;
+    int64_t n = b->c1 - b->c0, in = s->f->w->in;
+    vec_mm g = {.m = b->r1 - b->r0,
+                .n = n,
+                .steps = t->r,
+                .a = s->dxa + b->r0 * s->ranks + t->r0,
+                .ars = s->ranks,
+                .aks = 1,
+                .b = s->at + t->r0 * in + b->c0,
+                .ldb = in,
+                .c = tmp,
+                .ldc = COLS,
+                .alpha = 1.0F};
+    s->v->mm(&g);
+    for (int64_t r = b->r0; r < b->r1; r++) {
+        float *x = tmp + (r - b->r0) * COLS;
+        if (drops(s, t))
+            drop(s, t, r, b->c0, n, x);
+        s->v->add_to(dx->dtype, x, cpu_at(dx, r, b->c0), n);
+    }
+}
+
+void lora_expand_dx(void *arg, const cpu_block *b, int thread)
+{
+    const lora *s = arg;
+    const kern_tensor *dx = &s->g->dx;
+    int64_t in = s->f->w->in;
+    vec_mm g = {.m = b->r1 - b->r0,
+                .n = b->c1 - b->c0,
+                .steps = s->ranks,
+                .a = s->dxa + b->r0 * s->ranks,
+                .ars = s->ranks,
+                .aks = 1,
+                .b = s->at + b->c0,
+                .ldb = in,
+                .c = cpu_at(dx, b->r0, b->c0),
+                .ldc = dx->ld,
+                .alpha = 1.0F,
+                .add = true,
+                .c_bf16 = dx->dtype == KERN_BF16};
+    if (!s->drops) {
+        s->v->mm(&g);
+        return;
+    }
+    for (int p = 0; p < s->n; p++)
+        for (int64_t r = b->r0; r < b->r1; r += ROWS)
+            for (int64_t c = b->c0; c < b->c1; c += COLS) {
+                cpu_block part = {r, r + ROWS < b->r1 ? r + ROWS : b->r1, c,
+                                  c + COLS < b->c1 ? c + COLS : b->c1};
+                expand_dropped(s, &s->t[p], &part, mine(s, thread));
+            }
+}
+
+/* ---- gradients of A and B -------------------------------------------------------------------- */
+
+/* c [r, cols] += alpha small^T big, over all rows; t: the mask that big goes through. */
+typedef struct outer {
+    const float *small;
+    int64_t lds, r;
+    kern_tensor big;
+    int64_t c0; /* big's first column in the batch's rows, for the mask */
+    const lora_term *t;
+    float *c;
+    int64_t ldc;
+    float alpha;
+} outer;
+
+static void outer_rows(const lora *s, const outer *o, float *tmp)
+{
+    for (int64_t r0 = 0; r0 < o->big.rows; r0 += TALL) {
+        int64_t n = o->big.rows - r0 < TALL ? o->big.rows - r0 : TALL;
+        for (int64_t r = 0; r < n; r++) {
+            s->v->to_f32(o->big.dtype, cpu_at(&o->big, r0 + r, 0), tmp + r * COLS, o->big.cols);
+            if (o->t != NULL)
+                drop(s, o->t, r0 + r, o->c0, o->big.cols, tmp + r * COLS);
+        }
+        vec_mm g = {.m = o->r,
+                    .n = o->big.cols,
+                    .steps = n,
+                    .a = o->small + r0 * o->lds,
+                    .ars = 1,
+                    .aks = o->lds,
+                    .b = tmp,
+                    .ldb = COLS,
+                    .c = o->c,
+                    .ldc = o->ldc,
+                    .alpha = o->alpha,
+                    .add = true};
+        s->v->mm(&g);
+    }
+}
+
+static void da_piece(const lora *s, const lora_term *t, int64_t c0, float *tmp)
+{
+    int64_t in = s->f->w->in;
+    if (t->l->dA.data == NULL || c0 >= in)
+        return;
+    outer o = {.small = s->dxa + t->r0,
+               .lds = s->ranks,
+               .r = t->r,
+               .big = kern_cols(&s->f->x, c0, in - c0 < COLS ? in - c0 : COLS),
+               .c0 = c0,
+               .t = drops(s, t) ? t : NULL,
+               .c = cpu_at(&t->l->dA, 0, c0),
+               .ldc = t->l->dA.ld,
+               .alpha = 1.0F};
+    outer_rows(s, &o, tmp);
+}
+
+/* Sums dB transposed, 16 ranks at a time, then adds it. */
+static void db_piece(const lora *s, const lora_term *t, int64_t c0, float *tmp)
+{
+    if (t->l->dB.data == NULL || c0 >= t->out)
+        return;
+    float *sum = tmp + TALL * COLS;
+    int64_t n = t->out - c0 < COLS ? t->out - c0 : COLS;
+    for (int64_t r0 = 0; r0 < t->r; r0 += 16) {
+        int64_t r = t->r - r0 < 16 ? t->r - r0 : 16;
+        memset(sum, 0, 16 * COLS * sizeof *sum);
+        outer o = {.small = cpu_at(&s->f->xa, 0, t->r0 + r0),
+                   .lds = s->f->xa.ld,
+                   .r = r,
+                   .big = kern_cols(&s->g->dy, t->out0 + c0, n),
+                   .c = sum,
+                   .ldc = COLS,
+                   .alpha = t->l->scale};
+        outer_rows(s, &o, tmp);
+        for (int64_t j = 0; j < n; j++) {
+            float *db = cpu_at(&t->l->dB, c0 + j, r0);
+            for (int64_t k = 0; k < r; k++)
+                db[k] += sum[k * COLS + j];
+        }
+    }
+}
+
+static void outer_piece(void *arg, int64_t i, int thread)
+{
+    const lora *s = arg;
+    const lora_term *t = &s->t[i / 2 % s->n];
+    int64_t c0 = i / 2 / s->n * COLS;
+    if (i % 2 == 0)
+        da_piece(s, t, c0, mine(s, thread));
+    else
+        db_piece(s, t, c0, mine(s, thread));
+}
+
+void lora_outer(lora *s)
+{
+    int64_t n = s->f->x.rows, wide = s->f->w->in + s->f->w->out;
+    cpu_run(s->d, n * s->ranks * wide / 32, (widest(s) + COLS - 1) / COLS * s->n * 2, outer_piece,
+            s);
 }

@@ -123,7 +123,7 @@ int cpu_copy(kern_dev *d, const kern_tensor *src, const kern_tensor *dst)
         return rc;
     const cpu_vec *v = cpu_of(d)->vec;
     void *tmp = NULL;
-    if (src->dtype != dst->dtype && cpu_scratch(d, 0, (size_t)src->cols * 4, &tmp) != 0)
+    if (src->dtype != dst->dtype && cpu_scratch(d, CPU_SLOT_A, (size_t)src->cols * 4, &tmp) != 0)
         return KERN_ENOMEM;
     for (int64_t r = 0; r < src->rows; r++) {
         if (src->dtype == dst->dtype) {
@@ -147,7 +147,7 @@ int cpu_add(kern_dev *d, const kern_tensor *src, const kern_tensor *dst)
     const cpu_vec *v = cpu_of(d)->vec;
     void *tmp;
     size_t cols = (size_t)src->cols;
-    if (cpu_scratch(d, 0, cols * 8, &tmp) != 0)
+    if (cpu_scratch(d, CPU_SLOT_A, cols * 8, &tmp) != 0)
         return KERN_ENOMEM;
     float *x = tmp, *y = x + cols;
     for (int64_t r = 0; r < src->rows; r++) {

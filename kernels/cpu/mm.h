@@ -4,9 +4,7 @@
 #include "kernels/cpu/simd.h"
 #include "kernels/cpu/vec.h"
 
-/* ---- tiles
- * ---------------------------------------------------------------------------------------------------
- */
+/* ---- tiles ----------------------------------------------------------------------------------- */
 
 /* One step of a sum: a float times a vector, or a pair of bf16 times a vector of pairs. */
 SIMD_FN vf mm_step(vf acc, vf a, vf b, const int bf)
@@ -28,6 +26,15 @@ enum {
 enum { MM_VECS = 2, MM_ROWS = 12 };
 #endif
 
+/* One vector of sums on its way out, to element i of C. */
+SIMD_FN void mm_put(const vec_mm *g, int64_t i, vf r)
+{
+    if (g->c_bf16)
+        v_put(g->c, i, g->add ? r + v_get(g->c, i, 1) : r, 1);
+    else
+        v_put(g->c, i, g->add ? r + v_get(g->c, i, 0) : r, 0);
+}
+
 /* mr rows by nv vectors of C in registers. */
 SIMD_FN void mm_tile(const vec_mm *g, int64_t i0, int64_t j0, const int mr, const int nv,
                      const int bf)
@@ -48,13 +55,9 @@ SIMD_FN void mm_tile(const vec_mm *g, int64_t i0, int64_t j0, const int mr, cons
                 acc[i][v] = mm_step(acc[i][v], x, bv[v], bf);
         }
     }
-    for (int i = 0; i < mr; i++) {
-        float *c = g->c + (i0 + i) * g->ldc + j0;
-        for (int v = 0; v < nv; v++) {
-            vf r = acc[i][v] * g->alpha;
-            v_store(c + v * VL, g->add ? r + v_load(c + v * VL) : r);
-        }
-    }
+    for (int i = 0; i < mr; i++)
+        for (int v = 0; v < nv; v++)
+            mm_put(g, (i0 + i) * g->ldc + j0 + v * VL, acc[i][v] * g->alpha);
 }
 
 /* All rows of one strip of nv vectors. */
@@ -80,9 +83,11 @@ static inline void mm_edge(const vec_mm *g, int64_t i, int64_t j0, int64_t nj)
     for (int64_t k = 0; k < g->steps; k++)
         for (int64_t j = 0; j < nj; j++)
             acc[j] += a[k * g->aks] * b[k * g->ldb + j];
-    float *c = g->c + i * g->ldc + j0;
-    for (int64_t j = 0; j < nj; j++)
-        c[j] = acc[j] * g->alpha + (g->add ? c[j] : 0);
+    const int bf = g->c_bf16;
+    for (int64_t j = 0; j < nj; j++) {
+        int64_t at = i * g->ldc + j0 + j;
+        s_put(g->c, at, acc[j] * g->alpha + (g->add ? s_get(g->c, at, bf) : 0), bf);
+    }
 }
 
 SIMD_FN void mm_all(const vec_mm *g, const int bf)
@@ -118,8 +123,7 @@ static inline void row_mm_pairs(const vec_mm *g)
 #define ROWS_MM_PAIRS NULL
 #endif
 
-/* ---- matrix-vector
- * ------------------------------------------------------------------------------------------- */
+/* ---- matrix-vector --------------------------------------------------------------------------- */
 
 /* Vectors of columns at once: what the registers hold beside four rows of sums. */
 enum { MV_VECS = VL == 16 ? 4 : 2 };

@@ -3,9 +3,7 @@
 
 #include "kernels/cpu/cpu.h"
 
-/* ---- embedding
- * -----------------------------------------------------------------------------------------------
- */
+/* ---- embedding ------------------------------------------------------------------------------- */
 
 int cpu_embed(kern_dev *d, const kern_embed *a)
 {
@@ -15,7 +13,7 @@ int cpu_embed(kern_dev *d, const kern_embed *a)
         rc = cpu_shape(d, "embed: x", x, a->n, t->cols);
     void *tmp;
     if (rc == 0)
-        rc = cpu_scratch(d, 0, (size_t)t->cols * 4, &tmp);
+        rc = cpu_scratch(d, CPU_SLOT_A, (size_t)t->cols * 4, &tmp);
     if (rc != 0)
         return rc;
     const cpu_vec *v = cpu_of(d)->vec;
@@ -41,7 +39,7 @@ int cpu_embed_grad(kern_dev *d, const kern_embed_grad *a)
         rc = cpu_shape_of(d, "embed_grad: dtable", t, KERN_F32, t->rows, t->cols);
     void *tmp;
     if (rc == 0)
-        rc = cpu_scratch(d, 0, (size_t)t->cols * 4, &tmp);
+        rc = cpu_scratch(d, CPU_SLOT_A, (size_t)t->cols * 4, &tmp);
     if (rc != 0)
         return rc;
     const cpu_vec *v = cpu_of(d)->vec;
@@ -52,9 +50,7 @@ int cpu_embed_grad(kern_dev *d, const kern_embed_grad *a)
     return 0;
 }
 
-/* ---- norm
- * ----------------------------------------------------------------------------------------------------
- */
+/* ---- norm ------------------------------------------------------------------------------------ */
 
 static int check_norm(kern_dev *d, const kern_norm *a)
 {
@@ -78,16 +74,17 @@ static int check_norm(kern_dev *d, const kern_norm *a)
     return rc;
 }
 
-int cpu_norm(kern_dev *d, const kern_norm *a)
+typedef struct norm_job {
+    const cpu_vec *v;
+    const kern_norm *a;
+} norm_job;
+
+static void norm_rows(void *arg, int64_t r0, int64_t r1, int thread)
 {
-    int rc = check_norm(d, a);
-    if (rc != 0)
-        return rc;
-    const cpu_vec *v = cpu_of(d)->vec;
-    int64_t n = a->x.rows;
-    int nt = cpu_threads(d, n * a->x.cols);
-#pragma omp parallel for num_threads(nt) schedule(static)
-    for (int64_t r = 0; r < n; r++) {
+    const norm_job *j = arg;
+    const kern_norm *a = j->a;
+    (void)thread;
+    for (int64_t r = r0; r < r1; r++) {
         vec_norm row = {
             .h = a->x.cols,
             .t = a->x.dtype,
@@ -99,11 +96,19 @@ int cpu_norm(kern_dev *d, const kern_norm *a)
             .res = a->res.data != NULL ? cpu_at(&a->res, r, 0) : NULL,
             .y = cpu_at(&a->y, r, 0),
         };
-        float rstd = v->norm(&row);
+        float rstd = j->v->norm(&row);
         if (a->rstd.data != NULL)
             *(float *)cpu_at(&a->rstd, r, 0) = rstd;
     }
-    return 0;
+}
+
+int cpu_norm(kern_dev *d, const kern_norm *a)
+{
+    int rc = check_norm(d, a);
+    norm_job j = {cpu_of(d)->vec, a};
+    if (rc == 0)
+        cpu_rows(d, a->x.rows, a->x.cols / 2, norm_rows, &j);
+    return rc;
 }
 
 static int check_norm_grad(kern_dev *d, const kern_norm_grad *a)
@@ -128,13 +133,25 @@ static int check_norm_grad(kern_dev *d, const kern_norm_grad *a)
     return rc;
 }
 
-/* Rows [r0, r1); dweight is this thread's own. */
-static void norm_grad_rows(kern_dev *d, const kern_norm_grad *a, int64_t r0, int64_t r1,
-                           float *dweight)
+/* Sums for dweight are kept for each share of the rows, and added in order: the number of shares is
+ * fixed. */
+enum { SHARES = 16 };
+
+typedef struct grad_job {
+    const cpu_vec *v;
+    const kern_norm_grad *a;
+    float *sums; /* [SHARES, h]; NULL: not wanted */
+} grad_job;
+
+static void grad_share(void *arg, int64_t share, int thread)
 {
-    for (int64_t r = r0; r < r1; r++) {
+    const grad_job *j = arg;
+    const kern_norm_grad *a = j->a;
+    int64_t n = a->dy.rows, h = a->dy.cols;
+    (void)thread;
+    for (int64_t r = n * share / SHARES; r < n * (share + 1) / SHARES; r++) {
         vec_norm_grad row = {
-            .h = a->dy.cols,
+            .h = h,
             .t = a->dy.dtype,
             .dy = cpu_at(&a->dy, r, 0),
             .res = cpu_at(&a->res, r, 0),
@@ -143,30 +160,28 @@ static void norm_grad_rows(kern_dev *d, const kern_norm_grad *a, int64_t r0, int
             .rstd = *(const float *)cpu_at(&a->rstd, r, 0),
             .offset = a->weight_offset,
             .dx = cpu_at(&a->dx, r, 0),
-            .dweight = dweight,
+            .dweight = j->sums != NULL ? j->sums + share * h : NULL,
         };
-        cpu_of(d)->vec->norm_grad(&row);
+        j->v->norm_grad(&row);
     }
 }
 
 int cpu_norm_grad(kern_dev *d, const kern_norm_grad *a)
 {
     int64_t n = a->dy.rows, h = a->dy.cols;
-    int nt = cpu_threads(d, n * h);
+    grad_job j = {.v = cpu_of(d)->vec, .a = a};
     void *mem = NULL;
     int rc = check_norm_grad(d, a);
-    bool sums = a->dweight.data != NULL;
-    if (rc == 0 && sums)
-        rc = cpu_scratch(d, 0, (size_t)(nt * h) * 4, &mem);
+    if (rc == 0 && a->dweight.data != NULL) {
+        rc = cpu_scratch(d, CPU_SLOT_A, (size_t)(SHARES * h) * 4, &mem);
+        if (rc == 0)
+            memset(mem, 0, (size_t)(SHARES * h) * 4);
+        j.sums = mem;
+    }
     if (rc != 0)
         return rc;
-    float *part = mem;
-    if (sums)
-        memset(part, 0, (size_t)(nt * h) * 4);
-#pragma omp parallel for num_threads(nt) schedule(static)
-    for (int t = 0; t < nt; t++)
-        norm_grad_rows(d, a, n * t / nt, n * (t + 1) / nt, sums ? part + t * h : NULL);
-    for (int t = 0; t < nt && sums; t++)
-        cpu_of(d)->vec->axpy(1.0F, part + t * h, a->dweight.data, h);
+    cpu_run(d, n * h, SHARES, grad_share, &j);
+    for (int s = 0; s < SHARES && j.sums != NULL; s++)
+        j.v->axpy(1.0F, j.sums + s * h, a->dweight.data, h);
     return 0;
 }

@@ -30,8 +30,7 @@ size_t cpu_layout_bytes(const cpu_layout *l, kern_dtype t)
     return (size_t)n * kern_dtype_size(t);
 }
 
-/* ---- one panel's rows
- * ---------------------------------------------------------------------------------------- */
+/* ---- one panel's rows ------------------------------------------------------------------------ */
 
 /* n rows of W in the compute dtype, from output o0 on; row r at rows + r * in. */
 typedef struct slab {
@@ -90,30 +89,44 @@ static void pack_slab(kern_weight *w, const slab *s)
         pack_depth(&w->bwd, s);
 }
 
+typedef struct job {
+    const cpu_vec *v;
+    kern_weight *w;
+    const kern_tensor *src;
+    int64_t o0, first; /* first output; first slab */
+    char *mem;
+    size_t each;
+} job;
+
+/* Slabs end where panels do, so that no two threads write the same panel. */
+static void pack_piece(void *arg, int64_t i, int thread)
+{
+    const job *j = arg;
+    kern_weight *w = j->w;
+    int64_t p = j->first + i, end = j->o0 + j->src->rows;
+    int64_t a = p * PANEL > j->o0 ? p * PANEL : j->o0;
+    int64_t b = (p + 1) * PANEL < end ? (p + 1) * PANEL : end;
+    size_t row = (size_t)w->in * kern_dtype_size(w->compute);
+    char *rows = j->mem + (size_t)thread * j->each;
+    float *tmp = (float *)(void *)(rows + PANEL * row);
+    for (int64_t o = a; o < b; o++) {
+        j->v->to_f32(j->src->dtype, cpu_at(j->src, o - j->o0, 0), tmp, w->in);
+        j->v->from_f32(w->compute, tmp, rows + (size_t)(o - a) * row, w->in);
+    }
+    slab s = {rows, a, b - a, w->in};
+    pack_slab(w, &s);
+}
+
 int cpu_pack(kern_dev *d, kern_weight *w, int64_t o0, const kern_tensor *src)
 {
-    const cpu_vec *v = cpu_of(d)->vec;
-    size_t row = (size_t)w->in * kern_dtype_size(w->compute), slab_bytes = PANEL * row;
-    size_t each = slab_bytes + (size_t)w->in * 4;
+    job j = {.v = cpu_of(d)->vec, .w = w, .src = src, .o0 = o0, .first = o0 / PANEL};
+    size_t row = (size_t)w->in * kern_dtype_size(w->compute);
     void *mem;
-    int nt = cpu_threads(d, src->rows * w->in);
-    int rc = cpu_scratch(d, 0, (size_t)nt * each, &mem);
+    int rc = cpu_thread_mem(d, PANEL * row + (size_t)w->in * 4, &mem, &j.each);
     if (rc != 0)
         return rc;
-    /* Slabs end where panels do, so that no two threads write the same panel. */
-    int64_t first = o0 / PANEL, last = (o0 + src->rows + PANEL - 1) / PANEL;
-#pragma omp parallel for num_threads(nt) schedule(static)
-    for (int64_t p = first; p < last; p++) {
-        char *rows = (char *)mem + (size_t)cpu_thread() * each;
-        float *tmp = (float *)(void *)(rows + slab_bytes);
-        int64_t a = p * PANEL > o0 ? p * PANEL : o0;
-        int64_t b = (p + 1) * PANEL < o0 + src->rows ? (p + 1) * PANEL : o0 + src->rows;
-        for (int64_t o = a; o < b; o++) {
-            v->to_f32(src->dtype, cpu_at(src, o - o0, 0), tmp, w->in);
-            v->from_f32(w->compute, tmp, rows + (size_t)(o - a) * row, w->in);
-        }
-        slab s = {rows, a, b - a, w->in};
-        pack_slab(w, &s);
-    }
+    j.mem = mem;
+    int64_t slabs = (o0 + src->rows + PANEL - 1) / PANEL - j.first;
+    cpu_run(d, src->rows * w->in, slabs, pack_piece, &j);
     return 0;
 }

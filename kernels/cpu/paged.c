@@ -87,9 +87,7 @@ static int check(kern_dev *d, const kern_paged *a)
     return rc;
 }
 
-/* ---- attention
- * -----------------------------------------------------------------------------------------------
- */
+/* ---- attention ------------------------------------------------------------------------------- */
 
 typedef struct pages {
     const kern_paged *a;
@@ -122,32 +120,43 @@ static void run_block(const attn_form *f, const kern_paged *a, int s, int64_t r0
     attn_forward(f, &b, mem);
 }
 
+typedef struct job {
+    const kern_paged *a;
+    attn_form f;
+    int64_t blocks; /* of the sequence with most rows: all get as many */
+    char *mem;
+    size_t each;
+} job;
+
+static void run_unit(void *arg, int64_t u, int thread)
+{
+    const job *j = arg;
+    const kern_paged *a = j->a;
+    int64_t block = j->blocks - 1 - u / ((int64_t)a->n_seq * a->n_kv);
+    int s = (int)(u / a->n_kv % a->n_seq);
+    int64_t r0 = a->q_start[s] + block * j->f.tokens;
+    if (r0 < a->q_start[s + 1])
+        run_block(&j->f, a, s, r0, (int)(u % a->n_kv), j->mem + (size_t)thread * j->each);
+}
+
 int cpu_paged(kern_dev *d, const kern_paged *a)
 {
     int rc = check(d, a);
-    void *mem;
     if (rc != 0 || a->q.rows == 0)
         return rc;
-    attn_form f = attn_form_of(d, a->q.dtype, a->n_q, a->n_kv, a->d);
-    size_t each = attn_forward_bytes(&f);
-    rc = cpu_scratch(d, 0, (size_t)d->threads * each, &mem);
+    job j = {.a = a, .f = attn_form_of(d, a->q.dtype, a->n_q, a->n_kv, a->d)};
+    void *mem;
+    rc = cpu_thread_mem(d, attn_forward_bytes(&j.f), &mem, &j.each);
     if (rc != 0)
         return rc;
+    j.mem = mem;
     int64_t longest = 0, work = 0;
     for (int s = 0; s < a->n_seq; s++) {
         int64_t rows = a->q_start[s + 1] - a->q_start[s];
         longest = rows > longest ? rows : longest;
         work += rows * a->kv_len[s] * a->n_q;
     }
-    int64_t blocks = (longest + f.tokens - 1) / f.tokens, units = blocks * a->n_seq * a->n_kv;
-    int nt = cpu_threads(d, work * a->d / 16);
-#pragma omp parallel for num_threads(nt) schedule(dynamic, 1)
-    for (int64_t u = 0; u < units; u++) {
-        int64_t block = blocks - 1 - u / (a->n_seq * a->n_kv);
-        int s = (int)(u / a->n_kv % a->n_seq);
-        int64_t r0 = a->q_start[s] + block * f.tokens;
-        if (r0 < a->q_start[s + 1])
-            run_block(&f, a, s, r0, (int)(u % a->n_kv), (char *)mem + (size_t)cpu_thread() * each);
-    }
+    j.blocks = (longest + j.f.tokens - 1) / j.f.tokens;
+    cpu_run(d, work * a->d / 8, j.blocks * a->n_seq * a->n_kv, run_unit, &j);
     return 0;
 }

@@ -128,26 +128,34 @@ static void cache_row(kern_dev *d, const kern_qk *a, int64_t r)
     }
 }
 
-int cpu_qk(kern_dev *d, const kern_qk *a)
+typedef struct forward_job {
+    kern_dev *d;
+    const kern_qk *a;
+} forward_job;
+
+static void forward_rows(void *arg, int64_t r0, int64_t r1, int thread)
 {
-    int rc = check_forward(d, a);
-    if (rc != 0)
-        return rc;
-    int64_t n = a->q.rows;
-    int nt = cpu_threads(d, n * (a->q.cols + a->k.cols));
-#pragma omp parallel for num_threads(nt) schedule(static)
-    for (int64_t r = 0; r < n; r++) {
-        forward_heads(d, a, r, &a->q, &a->q_out, &a->q_norm, a->n_q);
-        forward_heads(d, a, r, &a->k, &a->k_out, &a->k_norm, a->n_kv);
+    const forward_job *j = arg;
+    const kern_qk *a = j->a;
+    (void)thread;
+    for (int64_t r = r0; r < r1; r++) {
+        forward_heads(j->d, a, r, &a->q, &a->q_out, &a->q_norm, a->n_q);
+        forward_heads(j->d, a, r, &a->k, &a->k_out, &a->k_norm, a->n_kv);
         if (a->kv != NULL)
-            cache_row(d, a, r);
+            cache_row(j->d, a, r);
     }
-    return 0;
 }
 
-/* ---- backward
- * ------------------------------------------------------------------------------------------------
- */
+int cpu_qk(kern_dev *d, const kern_qk *a)
+{
+    forward_job j = {d, a};
+    int rc = check_forward(d, a);
+    if (rc == 0)
+        cpu_rows(d, a->q.rows, a->q.cols + a->k.cols, forward_rows, &j);
+    return rc;
+}
+
+/* ---- backward -------------------------------------------------------------------------------- */
 
 /* g: gradient of the normed head on entry, of x on return. */
 static void norm_head_grad(const cpu_vec *v, kern_dtype t, float *g, const float *x, const float *w,
@@ -200,30 +208,44 @@ static int check_grad(kern_dev *d, const kern_qk_grad *a)
     return rc;
 }
 
+/* Sums for dq_norm and dk_norm are kept for each share of the rows, and added in order. */
+enum { SHARES = 16 };
+
+typedef struct grad_job {
+    kern_dev *d;
+    const kern_qk_grad *a;
+    float *sums; /* [SHARES, 2, d] */
+} grad_job;
+
+static void grad_share(void *arg, int64_t share, int thread)
+{
+    const grad_job *j = arg;
+    const kern_qk *f = &j->a->f;
+    int64_t n = f->q.rows;
+    float *mine = j->sums + share * 2 * f->d;
+    (void)thread;
+    for (int64_t r = n * share / SHARES; r < n * (share + 1) / SHARES; r++) {
+        grad_heads(j->d, f, r, &f->q, &j->a->dq, &f->q_norm, mine, f->n_q);
+        grad_heads(j->d, f, r, &f->k, &j->a->dk, &f->k_norm, mine + f->d, f->n_kv);
+    }
+}
+
 int cpu_qk_grad(kern_dev *d, const kern_qk_grad *a)
 {
     const kern_qk *f = &a->f;
-    int64_t n = f->q.rows;
-    int nt = cpu_threads(d, n * (f->q.cols + f->k.cols));
     void *mem;
     int rc = check_grad(d, a);
+    size_t bytes = (size_t)(SHARES * 2 * f->d) * 4;
     if (rc == 0)
-        rc = cpu_scratch(d, 0, (size_t)(nt * 2 * f->d) * 4, &mem);
+        rc = cpu_scratch(d, CPU_SLOT_A, bytes, &mem);
     if (rc != 0)
         return rc;
-    float *part = mem; /* each thread's sums for dq_norm and dk_norm */
-    memset(part, 0, (size_t)(nt * 2 * f->d) * 4);
-#pragma omp parallel for num_threads(nt) schedule(static)
-    for (int t = 0; t < nt; t++) {
-        float *mine = part + (int64_t)t * 2 * f->d;
-        for (int64_t r = n * t / nt; r < n * (t + 1) / nt; r++) {
-            grad_heads(d, f, r, &f->q, &a->dq, &f->q_norm, mine, f->n_q);
-            grad_heads(d, f, r, &f->k, &a->dk, &f->k_norm, mine + f->d, f->n_kv);
-        }
-    }
+    memset(mem, 0, bytes);
+    grad_job j = {d, a, mem};
+    cpu_run(d, f->q.rows * (f->q.cols + f->k.cols), SHARES, grad_share, &j);
     const cpu_vec *v = cpu_of(d)->vec;
-    for (int t = 0; t < nt; t++) {
-        float *mine = part + (int64_t)t * 2 * f->d;
+    for (int s = 0; s < SHARES; s++) {
+        float *mine = j.sums + (int64_t)s * 2 * f->d;
         if (a->dq_norm.data != NULL)
             v->axpy(1.0F, mine, a->dq_norm.data, f->d);
         if (a->dk_norm.data != NULL)

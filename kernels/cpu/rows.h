@@ -5,8 +5,7 @@
 #include "kernels/cpu/simd.h"
 #include "kernels/cpu/vec.h"
 
-/* ---- conversions
- * --------------------------------------------------------------------------------------------- */
+/* ---- conversions ----------------------------------------------------------------------------- */
 
 static inline float f16_to_f32(uint16_t h)
 {
@@ -100,8 +99,7 @@ SIMD_FN int64_t step_of(int64_t i, int64_t n)
     return n - i < VL ? n - i : VL;
 }
 
-/* ---- small row kernels
- * ---------------------------------------------------------------------------------------- */
+/* ---- small row kernels ----------------------------------------------------------------------- */
 
 static inline float row_dot(const float *a, const float *b, int64_t n)
 {
@@ -152,9 +150,7 @@ static inline void row_add_to(kern_dtype t, const float *x, void *y, int64_t n)
         add_to_t(0, x, y, n);
 }
 
-/* ---- norm
- * ----------------------------------------------------------------------------------------------------
- */
+/* ---- norm ------------------------------------------------------------------------------------ */
 
 /* The row as it will be read again: x + add, rounded to the activation dtype when it is stored. */
 SIMD_FN vf norm_in(const vec_norm *a, int64_t i, int64_t m, const int bf)
@@ -224,8 +220,7 @@ static inline void row_norm_grad(const vec_norm_grad *a)
         norm_grad_t(a, 0);
 }
 
-/* ---- gated activation
- * ---------------------------------------------------------------------------------------- */
+/* ---- gated activation ------------------------------------------------------------------------ */
 
 typedef struct act_value {
     vf y, dy; /* act(g) and its derivative */
@@ -312,8 +307,7 @@ static inline void row_act_grad(kern_act_kind kind, kern_dtype t, const void *ga
     ACT_CASES(act_grad_t, gate, up, dh, dgate, dup, h, n);
 }
 
-/* ---- softmax, optimizer
- * -------------------------------------------------------------------------------------- */
+/* ---- softmax, optimizer ---------------------------------------------------------------------- */
 
 static inline float row_exp_sum(float *x, float max, int64_t n)
 {

@@ -15,8 +15,7 @@ typedef struct work {
     int64_t vocab, n; /* n candidates */
 } work;
 
-/* ---- what the caller asks for
- * -------------------------------------------------------------------------------- */
+/* ---- what the caller asks for ---------------------------------------------------------------- */
 
 static int check_ids(kern_dev *d, const char *what, int64_t n, const int32_t *id, int64_t vocab)
 {
@@ -72,8 +71,7 @@ static int32_t argmax(const float *l, int64_t n)
     return (int32_t)best;
 }
 
-/* ---- candidates in falling order
- * ----------------------------------------------------------------------------- */
+/* ---- candidates in falling order ------------------------------------------------------------- */
 
 static bool before(const work *w, int32_t a, int32_t b)
 {
@@ -189,9 +187,7 @@ static int32_t choose(work *w, const kern_sample_row *r)
     return draw(w, r->u);
 }
 
-/* ---- rows
- * ----------------------------------------------------------------------------------------------------
- */
+/* ---- rows ------------------------------------------------------------------------------------ */
 
 static void top_of(const float *l, int64_t vocab, float lse, kern_sample_row *r)
 {
@@ -239,7 +235,7 @@ int cpu_sample(kern_dev *d, const kern_sample *a)
     if (rc == 0 && vocab < 1)
         rc = cpu_fail(d, KERN_EINVAL, "sample: a vocabulary of %lld", (long long)vocab);
     if (rc == 0)
-        rc = cpu_scratch(d, 0, (size_t)vocab * 13, &mem);
+        rc = cpu_scratch(d, CPU_SLOT_A, (size_t)vocab * 13, &mem);
     if (rc != 0)
         return rc;
     float *f = mem;

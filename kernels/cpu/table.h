@@ -1,5 +1,6 @@
 #pragma once
 /* The table of one instruction set. Only the vec_*.c files include this. */
+#include "kernels/cpu/drop.h"
 #include "kernels/cpu/mm.h"
 #include "kernels/cpu/rows.h"
 #include "kernels/cpu/tiles.h"
@@ -14,6 +15,6 @@
         .act = row_act, .act_grad = row_act_grad, .exp_sum = row_exp_sum, .max = row_max,          \
         .transpose = tile_transpose, .weave = TILES_WEAVE, .soft = tile_soft,                      \
         .soft_grad = tile_soft_grad, .soft_grad_pairs = TILES_SOFT_GRAD_PAIRS,                     \
-        .adamw = row_adamw, .sumsq = row_sumsq,                                                    \
+        .drop = row_drop, .adamw = row_adamw, .sumsq = row_sumsq,                                                    \
     }
 /* clang-format on */

@@ -5,9 +5,7 @@
 #include "kernels/cpu/simd.h"
 #include "kernels/cpu/vec.h"
 
-/* ---- moving
- * --------------------------------------------------------------------------------------------------
- */
+/* ---- moving ---------------------------------------------------------------------------------- */
 
 #if defined(__AVX512F__)
 /* 16 x 16 elements of 4 bytes: four rounds, each swapping blocks of twice the size between pairs of
@@ -80,9 +78,7 @@ static inline void tile_weave(const uint16_t *src, int64_t lds, int rows, int co
 #define TILES_WEAVE NULL
 #endif
 
-/* ---- softmax
- * -------------------------------------------------------------------------------------------------
- */
+/* ---- softmax --------------------------------------------------------------------------------- */
 
 enum { TILE_VECS = VEC_TILE / VL };
 

@@ -5,22 +5,22 @@
 
 #include "kernels/kern.h"
 
-/* C[m, n] = alpha * A B (+ C when add); C is F32.
+/* C[m, n] = alpha * A B (+ C when add); C is F32, or BF16 when c_bf16.
  *
  * One step of the sum is a float (mm) or a pair of bf16 next to each other (mm_pairs): both are 4
- * bytes, and strides and leading dimensions count those. A's element (i, k) stands at a[i * ars + k
- * * aks]; B is [steps, n], row-major. Steps are summed in order, whatever m and n are. mm_pairs: n
- * is a multiple of 16. */
+ * bytes, and strides and leading dimensions of A and B count those. A's element (i, k) stands at
+ * a[i * ars + k * aks]; B is [steps, n], row-major. Steps are summed in order, whatever m and n
+ * are. mm_pairs: n is a multiple of 16. */
 typedef struct vec_mm {
     int64_t m, n, steps;
     const void *a;
     int64_t ars, aks;
     const void *b;
     int64_t ldb;
-    float *c;
+    void *c;
     int64_t ldc;
     float alpha;
-    bool add;
+    bool add, c_bf16;
 } vec_mm;
 
 typedef struct vec_norm {
@@ -79,6 +79,15 @@ typedef struct vec_soft_grad {
     void *ds_woven; /* pairs only */
 } vec_soft_grad;
 
+/* Dropout of n elements that stand at word `at` of a Philox stream and after: those whose uniform
+ * value is at least p are multiplied by 1 / (1 - p), the rest become 0. */
+typedef struct vec_drop {
+    uint64_t seed, stream, at;
+    float p;
+    float *x;
+    int64_t n;
+} vec_drop;
+
 typedef struct cpu_vec {
     const char *name;
     /* dst[i] = src[i] for n elements; F32, BF16 and F16 on either side. */
@@ -117,6 +126,7 @@ typedef struct cpu_vec {
     float (*soft)(kern_dtype t, vec_soft *a);
     void (*soft_grad)(const vec_soft_grad *a);
     void (*soft_grad_pairs)(const vec_soft_grad *a); /* NULL where there are no bf16 products */
+    void (*drop)(const vec_drop *a);
     void (*adamw)(const vec_adamw *a, int64_t n);
     double (*sumsq)(const float *x, int64_t n);
 } cpu_vec;

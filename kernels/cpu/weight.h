@@ -33,9 +33,7 @@ struct kern_weight {
     float *bias;         /* [out]; NULL: none of the parts has one */
 };
 
-/* ---- pack.c
- * --------------------------------------------------------------------------------------------------
- */
+/* ---- pack.c ---------------------------------------------------------------------------------- */
 
 /* The layout that this device wants for B [depth, cols]. */
 cpu_layout cpu_layout_of(const kern_dev *d, kern_dtype t, int64_t depth, int64_t cols,
@@ -44,9 +42,12 @@ size_t cpu_layout_bytes(const cpu_layout *l, kern_dtype t);
 /* Rows [o0, o0 + src->rows) of W into whatever copies the weight has. */
 int cpu_pack(kern_dev *d, kern_weight *w, int64_t o0, const kern_tensor *src);
 
-/* ---- products
- * ------------------------------------------------------------------------------------------------
- */
+/* ---- products -------------------------------------------------------------------------------- */
+
+/* Part of a result: rows [r0, r1), columns [c0, c1). */
+typedef struct cpu_block {
+    int64_t r0, r1, c0, c1;
+} cpu_block;
 
 /* y [n, cols] = x [n, depth] B (+ bias) (+ y when add). x has B's dtype; y may be F32. */
 typedef struct cpu_mul {
@@ -55,6 +56,10 @@ typedef struct cpu_mul {
     const float *bias; /* [cols]; NULL: none */
     const kern_tensor *y;
     bool add;
+    /* Called for each block when it has been written, by the thread that wrote it; NULL: nothing.
+     */
+    void (*after)(void *arg, const cpu_block *b, int thread);
+    void *arg;
 } cpu_mul;
 
 /* Picks one of the three below. */
@@ -68,10 +73,3 @@ enum { CPU_SMALL = 8 };
 int cpu_product_dw(kern_dev *d, const kern_tensor *dy, const kern_tensor *x, const kern_tensor *dw);
 int cpu_dw_dnnl(kern_dev *d, const kern_tensor *dy, const kern_tensor *x, const kern_tensor *dw);
 int cpu_dw_plain(kern_dev *d, const kern_tensor *dy, const kern_tensor *x, const kern_tensor *dw);
-
-/* ---- lora.c
- * --------------------------------------------------------------------------------------------------
- */
-
-int cpu_lora_forward(kern_dev *d, const kern_linear *a);
-int cpu_lora_grad(kern_dev *d, const kern_linear_grad *a);

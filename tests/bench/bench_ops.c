@@ -31,8 +31,7 @@ enum {
     SETS = 8, /* different weights in turn, so that no cache holds them all */
 };
 
-/* ---- the machine
- * --------------------------------------------------------------------------------------------- */
+/* ---- the machine ----------------------------------------------------------------------------- */
 
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -116,8 +115,7 @@ static double peak_read(int threads)
     return best * 1e-9;
 }
 
-/* ---- the model's operands
- * ------------------------------------------------------------------------------------ */
+/* ---- the model's operands -------------------------------------------------------------------- */
 
 enum { W_QKV, W_O, W_GU, W_DOWN, N_LINEAR };
 
@@ -231,9 +229,7 @@ static void build(bench *b)
     must(b, kern_do(b->d, kv_new, &a));
 }
 
-/* ---- timing
- * --------------------------------------------------------------------------------------------------
- */
+/* ---- timing ---------------------------------------------------------------------------------- */
 
 /* One op, ready to run: seconds of the best call; prints a line. */
 typedef struct timed {
@@ -264,9 +260,7 @@ static double measure(bench *b, const timed *t, int64_t n)
     return best;
 }
 
-/* ---- calls
- * ---------------------------------------------------------------------------------------------------
- */
+/* ---- calls ----------------------------------------------------------------------------------- */
 
 static kern_tensor act_of(const bench *b, char *p, int64_t n, int64_t cols)
 {
@@ -474,8 +468,7 @@ static int call_logits(bench *b, int64_t n, int which)
     return kern_do(b->d, logits, &a);
 }
 
-/* ---- the three workloads
- * ------------------------------------------------------------------------------------- */
+/* ---- the three workloads --------------------------------------------------------------------- */
 
 static double run_linears(bench *b, int64_t n, int (*call)(bench *b, int64_t n, int which),
                           double times, bool memory)

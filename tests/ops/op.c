@@ -11,9 +11,7 @@
 
 enum { GAP = 5, SAMPLES = 12, DIRECTIONS = 2 };
 
-/* ---- operands
- * ------------------------------------------------------------------------------------------------
- */
+/* ---- operands -------------------------------------------------------------------------------- */
 
 void *op_block(op_ctx *c, size_t bytes)
 {
@@ -194,8 +192,7 @@ static void drop(op_ctx *c)
     c->n_arrays = c->n_blocks = 0;
 }
 
-/* ---- comparisons
- * --------------------------------------------------------------------------------------------- */
+/* ---- comparisons ----------------------------------------------------------------------------- */
 
 /* Rounding of the dtype, with room for a handful of steps. Finite differences have an error of
  * their own. */
@@ -319,9 +316,7 @@ void op_equal(op_ctx *c, const char *what, const op_array *got, const double *wa
     free(v);
 }
 
-/* ---- gradients
- * -----------------------------------------------------------------------------------------------
- */
+/* ---- gradients ------------------------------------------------------------------------------- */
 
 /* (loss(x + h dir) - loss(x - h dir)) / 2h; dir NULL: along element i. */
 static double difference(op_array *x, const double *dir, int64_t i, double h, op_loss loss,
@@ -388,9 +383,7 @@ void op_grad(op_ctx *c, const char *what, op_array *x, const op_array *got, bool
     free(v);
 }
 
-/* ---- calls
- * ---------------------------------------------------------------------------------------------------
- */
+/* ---- calls ----------------------------------------------------------------------------------- */
 
 bool op_ok(op_ctx *c, int rc)
 {

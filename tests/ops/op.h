@@ -50,8 +50,7 @@ typedef struct op_test {
 extern const op_test op_linear, op_update, op_copy, op_embed, op_norm, op_act, op_qk, op_attn,
     op_paged, op_head, op_logits, op_sample, op_adamw, op_sumsq;
 
-/* ---- operands (all freed after the case)
- * --------------------------------------------------------------------- */
+/* ---- operands (all freed after the case) ----------------------------------------------------- */
 
 /* Random normal values times scale, as the dtype holds them. */
 op_array *op_in(op_ctx *c, kern_dtype t, int64_t rows, int64_t cols, double scale);
@@ -66,8 +65,7 @@ void *op_block(op_ctx *c, size_t bytes);
 /* Random integers in [lo, hi). */
 int32_t *op_ints(op_ctx *c, int64_t n, int32_t lo, int32_t hi);
 
-/* ---- calls and comparisons
- * ----------------------------------------------------------------------------------- */
+/* ---- calls and comparisons ------------------------------------------------------------------- */
 
 /* Calls the op; in perf mode again and again for a while, and prints the time. True when the status
  * is 0. */
@@ -95,9 +93,7 @@ typedef double (*op_loss)(void *arg);
 void op_grad(op_ctx *c, const char *what, op_array *x, const op_array *got, bool added,
              op_loss loss, void *arg);
 
-/* ---- running
- * -------------------------------------------------------------------------------------------------
- */
+/* ---- running --------------------------------------------------------------------------------- */
 
 /* Both runs of one case. */
 void op_run(op_ctx *c, const op_test *t, int i);

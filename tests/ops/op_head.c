@@ -7,9 +7,7 @@
 
 #define COUNT(a) (int)(sizeof(a) / sizeof((a)[0]))
 
-/* ---- head
- * ----------------------------------------------------------------------------------------------------
- */
+/* ---- head ------------------------------------------------------------------------------------ */
 
 typedef struct head_case {
     int64_t n, h, vocab;
@@ -119,9 +117,7 @@ static void run_head(op_ctx *c, int i)
 
 const op_test op_head = {"head", COUNT(heads), run_head};
 
-/* ---- logits
- * --------------------------------------------------------------------------------------------------
- */
+/* ---- logits ---------------------------------------------------------------------------------- */
 
 static const struct {
     int64_t n, h, vocab, rows; /* rows 0: all in order */
@@ -154,9 +150,7 @@ static void run_logits(op_ctx *c, int i)
 
 const op_test op_logits = {"logits", COUNT(logit_cases), run_logits};
 
-/* ---- sampling
- * ------------------------------------------------------------------------------------------------
- */
+/* ---- sampling -------------------------------------------------------------------------------- */
 
 typedef struct sample_case {
     int64_t vocab;

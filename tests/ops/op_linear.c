@@ -229,8 +229,7 @@ static void run(op_ctx *c, int i)
 
 const op_test op_linear = {"linear", sizeof cases / sizeof cases[0], run};
 
-/* ---- weight_update
- * ------------------------------------------------------------------------------------------- */
+/* ---- weight_update --------------------------------------------------------------------------- */
 
 static void run_update(op_ctx *c, int i)
 {

@@ -7,8 +7,7 @@
 
 #define COUNT(a) (int)(sizeof(a) / sizeof((a)[0]))
 
-/* ---- copy and add
- * -------------------------------------------------------------------------------------------- */
+/* ---- copy and add ---------------------------------------------------------------------------- */
 
 static const struct {
     kern_dtype from, to;
@@ -40,9 +39,7 @@ static void run_copy(op_ctx *c, int i)
 
 const op_test op_copy = {"copy", COUNT(copies), run_copy};
 
-/* ---- embedding
- * -----------------------------------------------------------------------------------------------
- */
+/* ---- embedding ------------------------------------------------------------------------------- */
 
 static const struct {
     int64_t n, vocab, h;
@@ -74,9 +71,7 @@ static void run_embed(op_ctx *c, int i)
 
 const op_test op_embed = {"embed", COUNT(embeds), run_embed};
 
-/* ---- norm
- * ----------------------------------------------------------------------------------------------------
- */
+/* ---- norm ------------------------------------------------------------------------------------ */
 
 typedef struct norm_case {
     int64_t n, h;
@@ -177,8 +172,7 @@ static void run_norm(op_ctx *c, int i)
 
 const op_test op_norm = {"norm", COUNT(norms), run_norm};
 
-/* ---- gated activation
- * ---------------------------------------------------------------------------------------- */
+/* ---- gated activation ------------------------------------------------------------------------ */
 
 typedef struct act_case {
     kern_act_kind kind;
@@ -251,9 +245,7 @@ static void run_act(op_ctx *c, int i)
 
 const op_test op_act = {"act", COUNT(acts), run_act};
 
-/* ---- optimizer
- * -----------------------------------------------------------------------------------------------
- */
+/* ---- optimizer ------------------------------------------------------------------------------- */
 
 static const struct {
     int64_t n, step;
