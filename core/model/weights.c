@@ -323,6 +323,7 @@ static int read_values(float *dst, const weight *w, const weight_source *src, in
         part.n_dims = 1;
         part.dim[0] = n;
         part.data = (const char *)part.data + (size_t)start * st_dtype_size(part.dtype);
+        part.bytes = (size_t)n * st_dtype_size(part.dtype);
         return st_to_f32(dst, &part, e);
     }
     bool norm = w->row->place == NORM || w->row->place == FINAL_NORM;
