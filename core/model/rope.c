@@ -71,12 +71,12 @@ static int send_table(kern_tensor *t, kern_dev *dev, const float *inv, int64_t n
 
 int rope_reserve(rope *r, kern_dev *dev, const arch_config *c, int64_t n_positions, hone_err *e)
 {
-    if (n_positions <= r->n)
-        return 0;
     int64_t n = FIRST_TABLE;
     while (n < n_positions)
         n *= 2;
     n = n > c->max_positions ? c->max_positions : n;
+    if (n_positions <= r->n || n == r->n)
+        return 0;
     int64_t half = c->head_dim / 2;
     float *inv = mem_array((size_t)half, sizeof *inv);
     rope_frequencies(c, inv);

@@ -57,6 +57,9 @@ static void test_tables_grow_up_to_the_context(void **state)
     assert_int_equal(r.n, 1024);
     assert_int_equal(rope_reserve(&r, dev, &c, 1025, &e), 0);
     assert_int_equal(r.n, 1500);
+    const void *made = r.cos.data;
+    assert_int_equal(rope_reserve(&r, dev, &c, 4000, &e), 0); /* there are no more */
+    assert_ptr_equal(r.cos.data, made);
     kern_do(dev, read, row, (float *)r.sin.data + 4 * 1499, sizeof row);
     want = (float)sin(1499);
     assert_true(row[0] == want);
