@@ -49,10 +49,10 @@ const keys_role *keys_role_find(const char *name)
     return NULL;
 }
 
-const char *keys_scope_name(keys_scope s)
+const char *keys_scope_name(unsigned scope)
 {
     for (int i = 0; i < N_SCOPES; i++)
-        if (scope_rows[i].scope == s)
+        if ((unsigned)scope_rows[i].scope == scope)
             return scope_rows[i].name;
     return "none";
 }
@@ -427,6 +427,16 @@ static int active_run(sqlite3 *db, void *user, hone_err *e)
 int keys_active(store *s, int64_t *n, hone_err *e)
 {
     return store_read(s, active_run, n, e);
+}
+
+static int count_run(sqlite3 *db, void *user, hone_err *e)
+{
+    return sql_int(user, db, e, "SELECT count(*) FROM keys", "");
+}
+
+int keys_count(store *s, int64_t *n, hone_err *e)
+{
+    return store_read(s, count_run, n, e);
 }
 
 static int usage_run(sqlite3 *db, void *user, hone_err *e)

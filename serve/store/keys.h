@@ -53,7 +53,7 @@ typedef struct api_key {
 int keys_scopes_parse(unsigned *out, const char *list, hone_err *e);
 /* The names parted by commas; cap at least 128. */
 void keys_scopes_text(unsigned scopes, char *dst, size_t cap);
-const char *keys_scope_name(keys_scope s);
+const char *keys_scope_name(unsigned scope); /* of one scope */
 
 /* Roles are presets of scopes; the key keeps the scopes. Ends with a NULL name. */
 typedef struct keys_role {
@@ -85,6 +85,8 @@ int keys_get(store *s, const char *id, api_key *out, hone_err *e);
 
 /* Keys that are neither revoked nor expired. */
 int keys_active(store *s, int64_t *n, hone_err *e);
+/* Keys that were ever made. */
+int keys_count(store *s, int64_t *n, hone_err *e);
 
 typedef enum {
     KEYS_OK,

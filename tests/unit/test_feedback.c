@@ -28,7 +28,7 @@ typedef struct place {
 static int open_place(void **state)
 {
     place *p = mem_alloc(sizeof *p);
-    p->dir = aid_dir_make();
+    p->dir = aid_dir_quick();
     *state = p;
     return store_open(&p->s, p->dir, NULL, NULL);
 }
@@ -439,7 +439,7 @@ static void test_import(void **state)
     rows_are(raw, FEEDBACK_DPO,
              "[{\"prompt\":" PROMPT ",\"chosen\":" SAID("blue") ",\"rejected\":" SAID("red") "}]");
 
-    char *dir = aid_dir_make(); /* a raw export goes into another appliance as it is */
+    char *dir = aid_dir_quick(); /* a raw export goes into another appliance as it is */
     store *other;
     assert_int_equal(store_open(&other, dir, NULL, &e), 0);
     if (feedback_import(other, raw, "cli:me", &created, &e) != 0)

@@ -27,7 +27,7 @@ static int open_place(void **state)
 {
     place *p = mem_alloc(sizeof *p);
     hone_err e = {0};
-    p->dir = aid_dir_make();
+    p->dir = aid_dir_quick();
     *state = p;
     return store_open(&p->s, p->dir, NULL, &e);
 }
@@ -130,7 +130,7 @@ static void test_a_forged_key_is_unknown(void **state)
 {
     place *p = *state;
     char text[KEYS_TEXT + 1];
-    char *dir = aid_dir_make();
+    char *dir = aid_dir_quick();
     store *other;
     api_key want = wanted("web", SCOPE_INFER);
     assert_int_equal(store_open(&other, dir, NULL, NULL), 0);

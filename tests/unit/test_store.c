@@ -478,7 +478,7 @@ int main(void)
 {
     if (sodium_init() < 0)
         return 1;
-#define T(f) cmocka_unit_test_setup_teardown(f, aid_dir_setup, aid_dir_teardown)
+#define T(f) cmocka_unit_test_setup_teardown(f, aid_dir_quick_setup, aid_dir_teardown)
     const struct CMUnitTest tests[] = {
         T(test_a_new_state_is_private),
         T(test_must_exist),
