@@ -1,0 +1,18 @@
+#pragma once
+/* What the HTTP layer needs from the engine, as a table: `hone serve` fills it with the scheduler,
+ * tests with a fake. The functions have the contracts of their namesakes in serve/engine/engine.h.
+ */
+#include "serve/engine/engine.h"
+
+typedef struct backend {
+    void *ctx;
+    int (*submit)(void *ctx, const engine_request *r, uint64_t *ticket, int *retry_after_s,
+                  hone_err *e);
+    void (*cancel)(void *ctx, uint64_t ticket);
+    served *(*current)(void *ctx); /* with a reference; NULL while nothing is loaded */
+    void (*release)(void *ctx, served *m);
+    void (*drain)(void *ctx, int timeout_ms);
+    engine_stats (*counters)(void *ctx);
+    void (*histogram)(void *ctx, engine_hist_kind kind, engine_hist *out);
+    const double *hist_bounds; /* ENGINE_HIST_BUCKETS upper bounds in seconds */
+} backend;

@@ -1,0 +1,221 @@
+/* GET /metrics, in Prometheus' text format. One table of gauges and counters, one of histograms:
+ * the names are a contract, and a test holds the list. Labels never name a key or a user. */
+#include "core/base/clock.h"
+#include "serve/http/http_handlers.h"
+#include "serve/http/http_server_in.h"
+
+#include <stdio.h>
+#include <string.h>
+
+enum { MAX_TEXT = 1 << 20 };
+
+typedef struct numbers {
+    engine_stats engine;
+    conn_stats conns;
+    store_stats store;
+    const http_server *srv;
+    char labels[512]; /* model="...",adapter="..." */
+    double uptime;
+} numbers;
+
+typedef struct metric_row {
+    const char *name, *type, *help;
+    double (*value)(const numbers *n);
+    const char *vllm; /* the name that vLLM gives the same; NULL: it has none */
+} metric_row;
+
+#define VALUE(id, expr)                                                                            \
+    static double id(const numbers *n)                                                             \
+    {                                                                                              \
+        return (double)(expr);                                                                     \
+    }
+
+VALUE(running, n->engine.running)
+VALUE(waiting, n->engine.waiting)
+VALUE(waiting_tokens, n->engine.waiting_tokens)
+VALUE(kv_ratio,
+      n->engine.kv_blocks > 0 ? (double)n->engine.kv_blocks_used / (double)n->engine.kv_blocks : 0)
+VALUE(prompt_tokens, n->engine.prompt_tokens)
+VALUE(answer_tokens, n->engine.answer_tokens)
+VALUE(admitted, n->engine.requests)
+VALUE(finished, n->engine.finished)
+VALUE(cancelled, n->engine.cancelled)
+VALUE(failed, n->engine.failed)
+VALUE(rejected, n->engine.rejected)
+VALUE(steps, n->engine.steps)
+VALUE(step_age, (double)n->engine.last_step_age_ms / 1000)
+VALUE(open_conns, n->conns.open)
+VALUE(accepted, n->conns.accepted)
+VALUE(timed_out, n->conns.timed_out)
+VALUE(disconnects, n->srv->count.disconnects)
+VALUE(store_jobs, n->store.written)
+VALUE(store_failed, n->store.failed)
+VALUE(store_dropped, n->store.dropped)
+VALUE(store_waiting, n->store.waiting)
+VALUE(uptime, n->uptime)
+
+/* clang-format off */
+static const metric_row rows[] = {
+    {"hone_requests_running",             "gauge",   "answers being decoded",                         running,        "vllm:num_requests_running"},
+    {"hone_requests_waiting",             "gauge",   "requests in the queue",                         waiting,        "vllm:num_requests_waiting"},
+    {"hone_queue_tokens",                 "gauge",   "prompt tokens in the queue",                    waiting_tokens, NULL},
+    {"hone_kv_cache_usage_ratio",         "gauge",   "share of the key-value cache in use",           kv_ratio,       "vllm:kv_cache_usage_perc"},
+    {"hone_prompt_tokens_total",          "counter", "prompt tokens taken in",                        prompt_tokens,  "vllm:prompt_tokens_total"},
+    {"hone_generation_tokens_total",      "counter", "tokens generated",                              answer_tokens,  "vllm:generation_tokens_total"},
+    {"hone_requests_admitted_total",      "counter", "requests the scheduler took",                   admitted,       NULL},
+    {"hone_requests_finished_total",      "counter", "requests answered in full",                     finished,       "vllm:request_success_total"},
+    {"hone_requests_cancelled_total",     "counter", "requests cancelled (client gone, shutdown)",    cancelled,      NULL},
+    {"hone_requests_failed_total",        "counter", "requests that failed while they ran",           failed,         NULL},
+    {"hone_requests_rejected_total",      "counter", "requests refused because the queue was full",   rejected,       NULL},
+    {"hone_engine_steps_total",           "counter", "turns of the scheduler",                        steps,          NULL},
+    {"hone_engine_last_step_age_seconds", "gauge",   "time since the scheduler last finished a turn", step_age,       NULL},
+    {"hone_connections_open",             "gauge",   "open connections",                              open_conns,     NULL},
+    {"hone_connections_total",            "counter", "connections accepted",                          accepted,       NULL},
+    {"hone_connections_timed_out_total",  "counter", "connections closed because they were too slow", timed_out,      NULL},
+    {"hone_client_disconnects_total",     "counter", "answers whose client had gone",                 disconnects,    NULL},
+    {"hone_store_writes_total",           "counter", "writes committed",                              store_jobs,     NULL},
+    {"hone_store_failed_total",           "counter", "writes that failed",                            store_failed,   NULL},
+    {"hone_store_dropped_total",          "counter", "records dropped because the queue was full",    store_dropped,  NULL},
+    {"hone_store_waiting",                "gauge",   "writes in the queue",                           store_waiting,  NULL},
+    {"hone_uptime_seconds",               "gauge",   "time since the server started",                 uptime,         NULL},
+};
+
+static const struct {
+    const char *name, *help, *vllm;
+    engine_hist_kind kind;
+} hists[] = {
+    {"hone_time_to_first_token_seconds",    "from the request to its first token", "vllm:time_to_first_token_seconds",   ENGINE_TTFT},
+    {"hone_inter_token_latency_seconds",    "between two tokens",                  "vllm:inter_token_latency_seconds",   ENGINE_ITL},
+    {"hone_e2e_request_latency_seconds",    "from the request to its end",         "vllm:e2e_request_latency_seconds",   ENGINE_E2E},
+    {"hone_request_queue_time_seconds",     "in the queue",                        "vllm:request_queue_time_seconds",    ENGINE_QUEUE},
+    {"hone_request_prefill_time_seconds",   "reading the prompt",                  "vllm:request_prefill_time_seconds",  ENGINE_PREFILL},
+};
+/* clang-format on */
+
+static void head(buf *b, const char *name, const char *type, const char *help)
+{
+    buf_printf(b, "# HELP %s %s\n# TYPE %s %s\n", name, help, name, type);
+}
+
+static void add_row(buf *b, const metric_row *w, const char *name, const numbers *n)
+{
+    head(b, name, w->type, w->help);
+    buf_printf(b, "%s{%s} %.17g\n", name, n->labels, w->value(n));
+}
+
+static void add_hist(buf *b, const char *name, const char *help, const engine_hist *h,
+                     const double *bounds, const char *labels)
+{
+    uint64_t total = 0;
+    head(b, name, "histogram", help);
+    for (int i = 0; i < ENGINE_HIST_BUCKETS; i++) {
+        total += h->bucket[i];
+        buf_printf(b, "%s_bucket{%s,le=\"%g\"} %llu\n", name, labels, bounds[i],
+                   (unsigned long long)total);
+    }
+    buf_printf(b, "%s_bucket{%s,le=\"+Inf\"} %llu\n", name, labels, (unsigned long long)h->count);
+    buf_printf(b, "%s_sum{%s} %.9g\n", name, labels, h->sum);
+    buf_printf(b, "%s_count{%s} %llu\n", name, labels, (unsigned long long)h->count);
+}
+
+/* ---- families with a label of their own ---- */
+
+static void add_requests(buf *b, const http_counters *c)
+{
+    head(b, "hone_http_requests_total", "counter", "requests by route and kind of status");
+    for (int i = 0; i < HTTP_ROUTES_MAX; i++) {
+        bool last = i == HTTP_ROUTES_MAX - 1;
+        if (!last && http_routes[i].method == NULL) {
+            i = HTTP_ROUTES_MAX - 2;
+            continue;
+        }
+        for (int k = 1; k < HTTP_N_CLASSES; k++) {
+            unsigned long long v = c->requests[i][k];
+            if (v > 0)
+                buf_printf(b,
+                           "hone_http_requests_total{method=\"%s\",route=\"%s\","
+                           "status=\"%dxx\"} %llu\n",
+                           last ? "" : http_routes[i].method,
+                           last ? "unknown" : http_routes[i].path, k, v);
+        }
+    }
+}
+
+static void add_family(buf *b, const char *name, const char *help, const char *label,
+                       const char *const *names, const atomic_uint_fast64_t *values, int n)
+{
+    head(b, name, "counter", help);
+    for (int i = 0; i < n; i++)
+        if (names[i] != NULL)
+            buf_printf(b, "%s{%s=\"%s\"} %llu\n", name, label, names[i],
+                       (unsigned long long)values[i]);
+}
+
+static void add_families(buf *b, const http_counters *c)
+{
+    static const char *const ratings[] = {"down", "none", "up"};
+    static const char *const reasons[] = {"missing", "malformed", "unknown", "expired",
+                                          "revoked", "token",     "scope",   "blocked"};
+    static const char *const limits[] = {NULL, "requests", "tokens", "parallel", "daily_tokens"};
+    add_requests(b, c);
+    add_family(b, "hone_feedback_total", "feedback by rating", "rating", ratings, c->feedback, 3);
+    add_family(b, "hone_auth_failures_total", "requests not let in, by reason", "reason", reasons,
+               c->auth_failures, HTTP_N_REASONS);
+    add_family(b, "hone_rate_limited_total", "requests over a key's limit", "limit", limits,
+               c->rate_limited, 5);
+}
+
+/* ---- all of it ---- */
+
+/* Prometheus wants \, " and newlines escaped. */
+static void label(char *dst, size_t cap, const char *text)
+{
+    size_t n = 0;
+    for (; *text != '\0' && n + 3 < cap; text++) {
+        if (*text == '\\' || *text == '"')
+            dst[n++] = '\\';
+        dst[n++] = (unsigned char)*text < 0x20 ? ' ' : *text;
+    }
+    dst[n] = '\0';
+}
+
+static void name_model(numbers *n, const backend *b)
+{
+    char name[160] = "", adapter[24] = "";
+    served *m = b->current(b->ctx);
+    if (m != NULL) {
+        label(name, sizeof name, m->name);
+        snprintf(adapter, sizeof adapter, "%.12s", m->adapter_digest);
+        b->release(b->ctx, m);
+    }
+    snprintf(n->labels, sizeof n->labels, "model=\"%s\",adapter=\"%s\"", name, adapter);
+}
+
+void http_metrics(http_req *r)
+{
+    http_server *s = r->srv;
+    const backend *b = s->engine;
+    numbers n = {.engine = b->counters(b->ctx),
+                 .conns = conn_counters(s->conns),
+                 .store = store_counters(s->store),
+                 .srv = s,
+                 .uptime = (double)(clock_unix_ms() - s->started_ms) / 1000};
+    buf out;
+    buf_init(&out, MAX_TEXT);
+    name_model(&n, b);
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        add_row(&out, &rows[i], rows[i].name, &n);
+        if (s->conf->vllm_metric_names && rows[i].vllm != NULL)
+            add_row(&out, &rows[i], rows[i].vllm, &n);
+    }
+    for (size_t i = 0; i < sizeof hists / sizeof *hists; i++) {
+        engine_hist h;
+        b->histogram(b->ctx, hists[i].kind, &h);
+        add_hist(&out, hists[i].name, hists[i].help, &h, b->hist_bounds, n.labels);
+        if (s->conf->vllm_metric_names)
+            add_hist(&out, hists[i].vllm, hists[i].help, &h, b->hist_bounds, n.labels);
+    }
+    add_families(&out, &s->count);
+    http_reply_text(r, 200, "text/plain; version=0.0.4; charset=utf-8", &out);
+    buf_free(&out);
+}

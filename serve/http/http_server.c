@@ -1,0 +1,448 @@
+/* Daemons, threads, the life of a request, and the order in which all of it stops. */
+#include "serve/http/http_server.h"
+
+#include "core/base/clock.h"
+#include "core/base/file.h"
+#include "core/base/log.h"
+#include "core/base/mem.h"
+#include "serve/http/http_gen.h"
+#include "serve/http/http_req.h"
+#include "serve/http/http_server_in.h"
+#include "serve/store/audit.h"
+#include "serve/store/requests.h"
+
+#include <errno.h>
+#include <netdb.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+enum {
+    BACKLOG = 512,
+    HEADER_BYTES = 64 << 10, /* of memory for one connection's headers */
+    POLITE_BYTES = 64 << 10, /* of a refused body that are read all the same */
+    BODIES = 64,             /* full bodies that may be in memory together */
+    JANITOR_MS = 3600 * 1000,
+    KICK_MS = 20,
+    KICKS = 500
+};
+
+static const int64_t SECOND_NS = 1000000000;
+
+/* ---- workers ---- */
+
+void http_server_submit(http_server *s, http_req *r)
+{
+    conn_work_begin(r->conn);
+    queue_push_wait(s->jobs, r);
+}
+
+static void run_request(http_req *r)
+{
+    if (r->gen != NULL && r->answer != NULL)
+        http_gen_finish(r);
+    else if ((r->route->flags & ROUTE_BODY) == 0 || http_req_parse(r))
+        r->route->run(r);
+}
+
+static void *worker_main(void *arg)
+{
+    http_server *s = arg;
+    void *item;
+    while (queue_pop(s->jobs, &item, -1) == 0) {
+        http_req *r = item;
+        conn *c = r->conn; /* the request may be gone once the work has ended */
+        run_request(r);
+        conn_work_end(c);
+    }
+    return NULL;
+}
+
+static void *janitor_main(void *arg)
+{
+    http_server *s = arg;
+    void *item;
+    do {
+        hone_err e = {0};
+        int64_t n;
+        if (requests_purge(s->store, &n, &e) != 0)
+            log_warn("http", "deleting old requests: %s", e.msg);
+        else if (n > 0)
+            log_info("http", "%lld old requests deleted", (long long)n);
+    } while (queue_pop(s->janitor_stop, &item, JANITOR_MS) == HONE_EAGAIN);
+    return NULL;
+}
+
+/* ---- the life of a request ---- */
+
+/* A refused request: answer at once, or read a short body first, so that the client gets to read
+ * the answer. */
+static enum MHD_Result refuse(http_req *r)
+{
+    bool has_body = r->chunked || r->length > 0;
+    if (has_body && !r->reply.close && !r->expects && !r->chunked && r->length <= POLITE_BYTES) {
+        r->dropping = true;
+        return MHD_YES;
+    }
+    if (has_body)
+        r->reply.close = true;
+    r->started = true;
+    return http_reply_send(r);
+}
+
+static enum MHD_Result begin(http_req *r, const char *version)
+{
+    conn_enter(r->conn, CONN_BODY, r->id);
+    http_req_check(r, version);
+    return r->reply.status != 0 ? refuse(r) : MHD_YES;
+}
+
+/* The library takes no reply in the middle of a body: what is too long is read to its end and
+ * dropped, within reason, and within the time for a body. */
+static enum MHD_Result take_body(http_req *r, const char *data, size_t *size)
+{
+    uint64_t max = (uint64_t)r->srv->conf->max_body_bytes;
+    r->seen += *size;
+    if (!r->dropping && r->seen > max) {
+        http_reply_error(r, HTTP_TOO_LARGE, NULL, "a body of more than %llu bytes",
+                         (unsigned long long)max);
+        r->reply.close = true;
+        r->dropping = true;
+    }
+    if (!r->dropping) {
+        r->counted += *size;
+        if (atomic_fetch_add(&r->srv->body_bytes, *size) + *size > max * BODIES) {
+            http_reply_error(r, HTTP_OVERLOADED, NULL, "too many large requests at once");
+            http_reply_retry_after(r, 2);
+            r->dropping = true;
+        }
+        buf_add(&r->body, data, *size);
+        if (r->body.failed) {
+            http_reply_error(r, HTTP_OVERLOADED, NULL, "no memory for this request");
+            r->dropping = true;
+        }
+    }
+    if (r->seen > 4 * max + POLITE_BYTES)
+        return MHD_NO;
+    *size = 0;
+    return MHD_YES;
+}
+
+static void start(http_req *r)
+{
+    r->started = true;
+    conn_enter(r->conn, CONN_WORK, r->id);
+    if (r->reply.status != 0)
+        return;
+    if (r->route->flags & ROUTE_INLINE)
+        r->route->run(r);
+    else
+        http_server_submit(r->srv, r);
+}
+
+/* Called when the body is there, and again after every wake. */
+static enum MHD_Result proceed(http_req *r)
+{
+    if (!r->started)
+        start(r);
+    for (;;) {
+        bool gone = conn_gone(r->conn);
+        if (gone && r->answer != NULL)
+            answer_detach(r->answer); /* from here on no worker gets the request any more */
+        if (!conn_busy(r->conn)) {
+            if (gone)
+                return MHD_NO;
+            if (r->reply.status != 0 || http_gen_ready(r))
+                return http_reply_send(r);
+        }
+        if (conn_park(r->conn))
+            return MHD_YES;
+    }
+}
+
+static enum MHD_Result on_access(void *cls, struct MHD_Connection *mhd, const char *url,
+                                 const char *method, const char *version, const char *data,
+                                 size_t *size, void **con_cls)
+{
+    listener *ln = cls;
+    http_req *r = *con_cls;
+    if (r == NULL) {
+        r = *con_cls = http_req_new(ln->srv, mhd, url, method, ln->health_only);
+        return begin(r, version);
+    }
+    if (*size > 0)
+        return take_body(r, data, size);
+    return proceed(r);
+}
+
+static void on_completed(void *cls, struct MHD_Connection *mhd, void **con_cls,
+                         enum MHD_RequestTerminationCode code)
+{
+    http_req *r = *con_cls;
+    (void)cls;
+    (void)mhd;
+    if (r == NULL)
+        return;
+    *con_cls = NULL;
+    conn_set_answer(r->conn, NULL);
+    if (r->answer != NULL)
+        answer_detach(r->answer);
+    http_gen_over(r, code == MHD_REQUEST_TERMINATED_COMPLETED_OK);
+    conn_enter(r->conn, CONN_HEADERS, NULL);
+    http_req_free(r);
+}
+
+/* ---- daemons ---- */
+
+static void on_log(void *cls, const char *fmt, va_list ap)
+{
+    char text[512];
+    (void)cls;
+    vsnprintf(text, sizeof text, fmt, ap);
+    for (char *s = text; *s != '\0'; s++)
+        if ((unsigned char)*s < 0x20 || *s == 0x7f)
+            *s = ' ';
+    log_debug("mhd", "%s", text);
+}
+
+static int bind_one(const struct addrinfo *a, int *out)
+{
+    int one = 1;
+    int fd = socket(a->ai_family, a->ai_socktype | SOCK_CLOEXEC | SOCK_NONBLOCK, a->ai_protocol);
+    if (fd < 0)
+        return -1;
+    setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
+    if (a->ai_family == AF_INET6) { /* every address: both families on one socket */
+        int only = 0;
+        setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &only, sizeof only);
+    }
+    if (bind(fd, a->ai_addr, a->ai_addrlen) != 0 || listen(fd, BACKLOG) != 0) {
+        int saved = errno;
+        close(fd);
+        errno = saved;
+        return -1;
+    }
+    *out = fd;
+    return 0;
+}
+
+static uint16_t port_of(int fd)
+{
+    struct sockaddr_storage a;
+    socklen_t n = sizeof a;
+    if (getsockname(fd, (struct sockaddr *)&a, &n) != 0)
+        return 0;
+    return ntohs(a.ss_family == AF_INET6 ? ((struct sockaddr_in6 *)&a)->sin6_port
+                                         : ((struct sockaddr_in *)&a)->sin_port);
+}
+
+/* We bind ourselves: the library's own error would not say what is wrong. */
+static int open_socket(listener *ln, const char *text, const char *host, uint16_t port, hone_err *e)
+{
+    struct addrinfo hints = {.ai_flags = AI_PASSIVE | AI_NUMERICSERV, .ai_socktype = SOCK_STREAM};
+    struct addrinfo *list = NULL;
+    char service[8];
+    int rc = 0;
+    snprintf(service, sizeof service, "%u", port);
+    int bad = getaddrinfo(*host != '\0' ? host : "::", service, &hints, &list);
+    if (bad != 0)
+        return hone_fail(e, HONE_EINVAL, "%s: %s", text, gai_strerror(bad));
+    if (bind_one(list, &ln->fd) != 0)
+        rc = hone_fail(e, HONE_EIO, "%s: cannot listen: %s", text, strerror(errno));
+    freeaddrinfo(list);
+    if (rc == 0)
+        ln->port = port_of(ln->fd);
+    return rc;
+}
+
+static int start_daemon(listener *ln, const char *cert, const char *cert_key, unsigned threads,
+                        hone_err *e)
+{
+    const serve_conf *c = ln->srv->conf;
+    struct MHD_OptionItem options[16];
+    int n = 0;
+    unsigned flags = MHD_USE_EPOLL_INTERNAL_THREAD | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ERROR_LOG;
+    int64_t per_ip = c->behind_proxy ? 0 : c->max_connections_per_ip;
+    options[n++] = (struct MHD_OptionItem){MHD_OPTION_LISTEN_SOCKET, ln->fd, NULL};
+    options[n++] =
+        (struct MHD_OptionItem){MHD_OPTION_CONNECTION_LIMIT, (intptr_t)c->max_connections, NULL};
+    options[n++] = (struct MHD_OptionItem){MHD_OPTION_PER_IP_CONNECTION_LIMIT, per_ip, NULL};
+    options[n++] =
+        (struct MHD_OptionItem){MHD_OPTION_CONNECTION_TIMEOUT, (intptr_t)c->idle_seconds, NULL};
+    options[n++] = (struct MHD_OptionItem){MHD_OPTION_CONNECTION_MEMORY_LIMIT, HEADER_BYTES, NULL};
+    if (threads > 1)
+        options[n++] = (struct MHD_OptionItem){MHD_OPTION_THREAD_POOL_SIZE, threads, NULL};
+    if (cert != NULL) {
+        flags |= MHD_USE_TLS;
+        options[n++] = (struct MHD_OptionItem){MHD_OPTION_HTTPS_MEM_CERT, 0, (void *)cert};
+        options[n++] = (struct MHD_OptionItem){MHD_OPTION_HTTPS_MEM_KEY, 0, (void *)cert_key};
+        options[n++] = (struct MHD_OptionItem){
+            MHD_OPTION_HTTPS_PRIORITIES, 0, (void *)"NORMAL:-VERS-ALL:+VERS-TLS1.3:+VERS-TLS1.2"};
+    }
+    options[n] = (struct MHD_OptionItem){MHD_OPTION_END, 0, NULL};
+    ln->mhd = MHD_start_daemon(flags, 0, NULL, NULL, on_access, ln, MHD_OPTION_EXTERNAL_LOGGER,
+                               on_log, NULL, MHD_OPTION_NOTIFY_COMPLETED, on_completed, NULL,
+                               MHD_OPTION_NOTIFY_CONNECTION, conn_notify, ln->srv->conns,
+                               MHD_OPTION_ARRAY, options, MHD_OPTION_END);
+    if (ln->mhd == NULL)
+        return hone_fail(e, HONE_EIO, "port %u: the HTTP library does not start%s", ln->port,
+                         cert != NULL ? " (is the certificate with its key in order?)" : "");
+    return 0;
+}
+
+static int open_listener(listener *ln, http_server *s, const char *text, bool health, hone_err *e)
+{
+    char host[64], *cert = NULL, *cert_key = NULL;
+    uint16_t port;
+    size_t len;
+    ln->srv = s;
+    ln->health_only = health;
+    int rc = serve_conf_listen(text, host, &port, e);
+    if (rc == 0)
+        rc = open_socket(ln, text, host, port, e);
+    if (rc == 0 && !health && s->conf->tls_cert != NULL) {
+        rc = file_read(&cert, &len, s->conf->tls_cert, 1 << 20, e);
+        if (rc == 0)
+            rc = file_read(&cert_key, &len, s->conf->tls_key, 1 << 20, e);
+    }
+    if (rc == 0)
+        rc = start_daemon(ln, cert, cert_key, health ? 1 : (unsigned)s->conf->http_threads, e);
+    free(cert);
+    free(cert_key);
+    return rc;
+}
+
+/* The library ends the process after this call whatever it does; at least the reason is in the log.
+ */
+static void on_panic(void *cls, const char *file, unsigned line, const char *reason)
+{
+    (void)cls;
+    log_error("mhd", "%s:%u: %s", file, line, reason != NULL ? reason : "inconsistent state");
+    abort();
+}
+
+/* ---- starting ---- */
+
+static int start_threads(http_server *s, hone_err *e)
+{
+    for (int64_t i = 0; i < s->conf->workers && i < HTTP_MAX_WORKERS; i++) {
+        if (pthread_create(&s->workers[s->n_workers], NULL, worker_main, s) != 0)
+            return hone_fail(e, HONE_ENOMEM, "cannot start a worker");
+        s->n_workers++;
+    }
+    if (pthread_create(&s->janitor, NULL, janitor_main, s) != 0)
+        return hone_fail(e, HONE_ENOMEM, "cannot start the janitor");
+    s->janitor_runs = true;
+    return 0;
+}
+
+static int start_all(http_server *s, hone_err *e)
+{
+    const serve_conf *c = s->conf;
+    conn_limits lim = {c->header_seconds * SECOND_NS, c->body_seconds * SECOND_NS,
+                       c->idle_seconds * SECOND_NS};
+    uint16_t port;
+    int64_t n_keys;
+    int rc = keys_count(s->store, &n_keys, e);
+    if (rc == 0)
+        rc = serve_conf_check(c, n_keys, e);
+    if (rc == 0)
+        rc = serve_conf_listen(c->listen, s->host, &port, e);
+    s->loopback = rc == 0 && serve_conf_loopback(s->host);
+    if (rc == 0)
+        rc = conn_list_open(&s->conns, &lim, e);
+    if (rc == 0)
+        rc = start_threads(s, e);
+    if (rc == 0)
+        rc = open_listener(&s->main, s, c->listen, false, e);
+    if (rc == 0 && c->health_listen != NULL)
+        rc = open_listener(&s->health, s, c->health_listen, true, e);
+    return rc;
+}
+
+int http_server_start(http_server **out, const http_options *o, hone_err *e)
+{
+    const serve_conf *c = o->conf;
+    *out = NULL;
+    http_server *s = mem_alloc(sizeof *s);
+    s->conf = c;
+    s->store = o->store;
+    s->hooks = o->hooks;
+    s->engine = o->engine;
+    s->main.fd = s->health.fd = -1;
+    s->started_ms = clock_unix_ms();
+    /* Room for a request of every connection, twice: pushing never waits. */
+    s->jobs = queue_new(2 * (size_t)c->max_connections + 16);
+    s->janitor_stop = queue_new(1);
+    s->limits = http_limits_new(
+        s->store, &(http_limits_default){c->default_rpm, c->default_tpm, c->default_max_parallel,
+                                         c->default_daily_tokens, c->auth_failures_per_minute});
+    MHD_set_panic_func(on_panic, NULL);
+    int rc = start_all(s, e);
+    if (rc != 0) {
+        http_server_stop(s);
+        return rc;
+    }
+    audit_post(s->store, &(audit_event){.action = "server.start", .target = c->listen});
+    *out = s;
+    return 0;
+}
+
+uint16_t http_server_port(const http_server *s)
+{
+    return s->main.port;
+}
+
+uint16_t http_server_health_port(const http_server *s)
+{
+    return s->health.port;
+}
+
+/* ---- stopping ---- */
+
+void http_server_drain(http_server *s, int timeout_ms)
+{
+    atomic_store(&s->draining, true);
+    s->engine->drain(s->engine->ctx, timeout_ms);
+}
+
+/* Stopping a daemon that has suspended connections ends the process, so: no new connections, then
+ * every connection is woken or shut until none is left, and only then the daemons. */
+void http_server_stop(http_server *s)
+{
+    if (s == NULL)
+        return;
+    atomic_store(&s->draining, true);
+    listener *const both[] = {&s->main, &s->health};
+    for (int i = 0; i < 2; i++)
+        if (both[i]->mhd != NULL)
+            MHD_quiesce_daemon(both[i]->mhd);
+    for (int i = 1; s->conns != NULL && conn_counters(s->conns).open > 0; i++) {
+        conn_kick_all(s->conns);
+        usleep(KICK_MS * 1000);
+        if (i % KICKS == 0)
+            log_warn("http", "%d connections are still at work", conn_counters(s->conns).open);
+    }
+    for (int i = 0; i < 2; i++) {
+        if (both[i]->mhd != NULL)
+            MHD_stop_daemon(both[i]->mhd);
+        if (both[i]->fd >= 0)
+            close(both[i]->fd);
+    }
+    queue_close(s->jobs);
+    for (int i = 0; i < s->n_workers; i++)
+        pthread_join(s->workers[i], NULL);
+    queue_close(s->janitor_stop);
+    if (s->janitor_runs)
+        pthread_join(s->janitor, NULL);
+    conn_list_close(s->conns);
+    if (s->main.mhd != NULL)
+        audit_post(s->store, &(audit_event){.action = "server.stop", .target = s->conf->listen});
+    queue_free(s->jobs);
+    queue_free(s->janitor_stop);
+    http_limits_free(s->limits);
+    free(s);
+}
