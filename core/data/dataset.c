@@ -198,7 +198,7 @@ static int take_raw(loader *l, const json_t *raw, int64_t line, hone_err *e)
         rc = format_detect(&l->format, raw, &l->spec, &why);
         if (rc == 0)
             l->d->sources[l->source].format = l->format->name;
-        else if (l->d->sources[l->source].n_rejected == 0)
+        else if (rc == HONE_EUNSUPPORTED) /* the whole file is of another kind */
             return hone_fail(e, rc, "%s:%lld: %s", l->d->sources[l->source].path, (long long)line,
                              why.msg);
     }

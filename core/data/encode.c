@@ -15,7 +15,8 @@ void encoded_free(encoded *x)
 static int encode_chat(encoded *x, const json_t *record, const data_options *o, hone_err *e)
 {
     chat_tokens t = {0};
-    chat_options how = {.tools = json_object_get(record, "tools")};
+    /* What the template writes before a tool call is the model's to write when it serves. */
+    chat_options how = {.train_lead = true, .tools = json_object_get(record, "tools")};
     int rc =
         chat_encode(o->chat, o->tok, json_object_get(record, "messages"), &how, o->turns, &t, e);
     if (rc == 0) {
