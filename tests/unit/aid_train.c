@@ -6,6 +6,7 @@
 #include "tests/unit/aid.h"
 #include "tests/unit/aid_model.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -82,6 +83,16 @@ static int refresh(void *user, hone_err *e)
     return model_refresh(((parts *)user)->m, e);
 }
 
+static void poison(param_list *l)
+{
+    hone_err e = {0};
+    float *v = mem_array((size_t)(l->items[0].rows * l->items[0].cols), sizeof *v);
+    assert_int_equal(param_read(l, 0, v, &e), 0);
+    v[0] = NAN;
+    assert_int_equal(param_write(l, 0, v, &e), 0);
+    free(v);
+}
+
 static void take_weights(aid_run *r, const param_list *l)
 {
     hone_err e = {0};
@@ -116,13 +127,16 @@ int aid_train(aid_run *out, const dataset *d, const char *settings, const char *
         fail_msg("%s", e->msg);
     assert_int_equal(data_view_split(&train, &eval, d, val, e), 0);
     p.m = aid_open(dev, DIR_GOLDEN "model", KERN_F32, start == NULL, RECOMPUTE_NONE);
-    char *from = mem_printf("%s%s", DIR_GOLDEN, start != NULL ? start : "");
+    bool own = start != NULL && start[0] == '/';
+    char *from = mem_printf("%s%s", own ? "" : DIR_GOLDEN, start != NULL ? start : "");
     if (start != NULL && adapter_open(&p.a, from, p.m, true, NULL, NULL, e) != 0)
         fail_msg("%s", e->msg);
     param_list *l = p.a != NULL ? adapter_params(p.a) : model_params(p.m);
     for (size_t i = 0; i < l->n; i++)
         if (c.loraplus_lr_ratio > 0 && strstr(l->items[i].name, ".lora_B.") != NULL)
             l->items[i].lr_scale = (float)c.loraplus_lr_ratio;
+    if (out->poison)
+        poison(l);
     identity = json_pack("{s:o, s:s}", "settings", train_conf_identity(&c), "base", "golden");
     assert_int_equal(hook_on(h, HOOK_TRAIN_STEP, "test", 0, on_step, out, e), 0);
     trainer t = {.conf = &c,

@@ -1,5 +1,6 @@
-"""Makes the golden files of training: a tiny Llama with a tokenizer of its own, chat data, LoRA pairs as PEFT writes
-them, and the losses and gradient norms of torch + transformers + PEFT in f32, step by step.
+"""Makes the golden files of training: a tiny Llama with a tokenizer of its own, chat data, LoRA pairs
+as PEFT writes them, and the losses and gradient norms of torch + transformers + PEFT in f32, step by
+step.
 
     python gen_train.py OUT_DIR
     python gen_train.py OUT_DIR WIKISQL_DIR STORIES_DIR
@@ -7,7 +8,8 @@ them, and the losses and gradient norms of torch + transformers + PEFT in f32, s
 OUT_DIR/model/          checkpoint with tokenizer and chat template
 OUT_DIR/chat.jsonl      conversations; chat_rows.json holds the ids and masks that training must see
 OUT_DIR/lora/ rslora/   PEFT directories with fixed A and B (B is not zero), where runs begin
-OUT_DIR/runs.json       per run: losses (mean over the step's supervised tokens) and norms (before clipping)
+OUT_DIR/runs.json       per run: losses (mean over the step's supervised tokens) and gradient norms
+                        (before clipping)
 OUT_DIR/wikisql/        a LoRA start for stories260k, and its losses on WikiSQL
 Every sequence is run alone: packing and batching must not change anything.
 """
@@ -101,7 +103,8 @@ def encode(fast, rows):
 
 
 def batches(samples, micro, packed):
-    """Micro-batches of one epoch in file order; packed: first fit decreasing into micro * packed tokens."""
+    """Micro-batches of one epoch in file order; packed: first fit decreasing into micro * packed
+    tokens."""
     if not packed:
         return [samples[i:i + micro] for i in range(0, len(samples), micro)]
     bins = []
@@ -160,8 +163,8 @@ def train(model, samples, steps, lr, decay, clip, warmup, micro, accumulate, pac
 
 
 def make_adapter(base, path, gen, b_scale, **settings):
-    model = get_peft_model(transformers.AutoModelForCausalLM.from_pretrained(base, torch_dtype=torch.float32),
-                           LoraConfig(task_type="CAUSAL_LM", target_modules=LINEAR, **settings))
+    model = get_peft_model(load(base, None), LoraConfig(
+        task_type="CAUSAL_LM", target_modules=LINEAR, **settings))
     with torch.no_grad():
         for name, p in model.named_parameters():
             if "lora_A" in name:
@@ -208,14 +211,16 @@ def make(out):
 def make_wikisql(out, data, stories):
     """One epoch of the first 400 rows in file order, 16 a step; held-out loss before and after."""
     where = os.path.join(out, "wikisql")
-    fast = transformers.PreTrainedTokenizerFast(tokenizer_file=os.path.join(stories, "tokenizer.json"))
+    fast = transformers.PreTrainedTokenizerFast(
+        tokenizer_file=os.path.join(stories, "tokenizer.json"))
     gen = torch.Generator().manual_seed(12)
     make_adapter(stories, where, gen, 0.0, r=4, lora_alpha=8)
 
     def rows(name, n):
         with open(os.path.join(data, name)) as f:
             for line in list(f)[:n]:
-                ids = [1] + fast(json.loads(line)["text"], add_special_tokens=False)["input_ids"] + [2]
+                text = json.loads(line)["text"]
+                ids = [1] + fast(text, add_special_tokens=False)["input_ids"] + [2]
                 yield ids, [1] * len(ids)
 
     train_rows, held = list(rows("train.jsonl", 400)), list(rows("valid.jsonl", 60))
