@@ -36,8 +36,8 @@ struct cpu_dnnl {
     dnnl_stream_t stream;
     int threads;
     uint64_t clock;
-    char *pad; /* scratch memory of primitives, pad_each bytes for each thread */
-    size_t pad_each;
+    char *pad; /* for each thread: pad_each bytes of primitives' scratch, then the stage */
+    size_t pad_each, thread_each;
     int n;
     entry e[MAX_PRIMITIVES];
 };
@@ -202,6 +202,7 @@ typedef struct job {
     int64_t mb, nb; /* rows and columns of a block */
     entry *e[2][2]; /* [last rows][last columns] */
     const cpu_mul *m;
+    const cpu_vec *v;
     atomic_int status;
 } job;
 
@@ -240,6 +241,34 @@ static dnnl_status_t execute(const job *j, entry *e, int thread, const void *con
     return dnnl_primitive_execute(e->p, j->x->stream, n, args);
 }
 
+/* oneDNN 2.6's blocked products write only rows without gaps (others go to its reference code, a
+ * hundred times slower), so a block that is narrower than its result is written to a stage first.
+ */
+static bool staged(const job *j, int64_t cols)
+{
+    return cols != j->s.y_row;
+}
+
+/* From the stage to its place, or added to what stands there: the stage is then in F32. */
+static void unstage(const job *j, const cpu_block *b, char *stage)
+{
+    const cpu_vec *v = j->v;
+    kern_dtype t = (kern_dtype)j->s.y_type;
+    int64_t n = b->c1 - b->c0;
+    float *row = (float *)(void *)(stage + (size_t)((b->r1 - b->r0) * n) * 4);
+    for (int64_t r = b->r0; r < b->r1; r++) {
+        char *y = j->y + (size_t)(r * j->s.y_row + b->c0) * size_of(t);
+        if (!j->s.add) {
+            memcpy(y, stage + (size_t)((r - b->r0) * n) * size_of(t), (size_t)n * size_of(t));
+            continue;
+        }
+        const float *from = (const float *)(const void *)stage + (r - b->r0) * n;
+        v->to_f32(t, y, row, n);
+        v->axpy(1.0F, from, row, n);
+        v->from_f32(t, row, y, n);
+    }
+}
+
 static void run_block(void *arg, int64_t i, int thread)
 {
     job *j = arg;
@@ -249,11 +278,15 @@ static void run_block(void *arg, int64_t i, int thread)
     b.r1 = b.r0 + j->mb < s->m ? b.r0 + j->mb : s->m;
     b.c1 = b.c0 + j->nb < s->n ? b.c0 + j->nb : s->n;
     entry *e = j->e[b.r1 - b.r0 != j->mb][b.c1 - b.c0 != j->nb];
+    char *pad = j->x->pad + (size_t)thread * j->x->thread_each;
     const void *p[N_ARGS] = {j->a + (size_t)(b.r0 * s->a_row) * size_of(s->a_type),
                              column_of(j, b.c0), j->bias != NULL ? j->bias + b.c0 * 4 : NULL,
-                             j->y + (size_t)(b.r0 * s->y_row + b.c0) * size_of(s->y_type),
-                             j->x->pad + (size_t)thread * j->x->pad_each};
+                             j->y + (size_t)(b.r0 * s->y_row + b.c0) * size_of(s->y_type), pad};
+    if (staged(j, b.c1 - b.c0))
+        p[ARG_Y] = pad + j->x->pad_each;
     dnnl_status_t st = execute(j, e, thread, p);
+    if (st == dnnl_success && staged(j, b.c1 - b.c0))
+        unstage(j, &b, pad + j->x->pad_each);
     if (st != dnnl_success)
         atomic_store(&j->status, (int)st);
     else if (j->m != NULL && j->m->after != NULL)
@@ -264,13 +297,19 @@ static void run_block(void *arg, int64_t i, int thread)
 static int prepare(kern_dev *d, job *j)
 {
     int64_t rows[2] = {j->mb, j->s.m % j->mb}, cols[2] = {j->nb, j->s.n % j->nb};
-    size_t pad = 64;
+    size_t pad = 64, stage = 0;
     for (int i = 0; i < 4; i++) {
         shape s = j->s;
         s.m = rows[i / 2];
         s.n = cols[i % 2];
         if (s.m == 0 || s.n == 0 || s.m > j->s.m || s.n > j->s.n)
             continue;
+        if (staged(j, s.n)) {
+            s.y_row = s.n;
+            s.y_type = s.add ? KERN_F32 : s.y_type;
+            s.add = 0;
+            stage = (size_t)(j->mb + 1) * (size_t)j->nb * 4;
+        }
         int rc = find(d, &s, &j->e[i / 2][i % 2]);
         if (rc != 0)
             return rc;
@@ -279,7 +318,8 @@ static int prepare(kern_dev *d, job *j)
     }
     void *mem;
     j->x->pad_each = pad = (pad + 63) / 64 * 64;
-    int rc = cpu_scratch(d, CPU_SLOT_DNNL, pad * (size_t)d->threads, &mem);
+    j->x->thread_each = pad + (stage + 63) / 64 * 64;
+    int rc = cpu_scratch(d, CPU_SLOT_DNNL, j->x->thread_each * (size_t)d->threads, &mem);
     j->x->pad = mem;
     return rc;
 }
@@ -289,6 +329,7 @@ static int run(kern_dev *d, job *j)
     /* oneDNN asks OpenMP how many threads to use; that belongs to the calling thread. */
     omp_set_num_threads(1);
     j->x = cpu_of(d)->dnnl;
+    j->v = cpu_of(d)->vec;
     int rc = prepare(d, j);
     if (rc != 0)
         return rc;
