@@ -16,3 +16,6 @@ typedef struct backend {
     void (*histogram)(void *ctx, engine_hist_kind kind, engine_hist *out);
     const double *hist_bounds; /* ENGINE_HIST_BUCKETS upper bounds in seconds */
 } backend;
+
+/* Fills the table with the scheduler, which must outlive it. */
+void backend_of_engine(backend *b, engine *g);

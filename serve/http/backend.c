@@ -1,0 +1,44 @@
+#include "serve/http/backend.h"
+
+static int submit(void *ctx, const engine_request *r, uint64_t *ticket, int *retry_after_s,
+                  hone_err *e)
+{
+    return engine_submit(ctx, r, ticket, retry_after_s, e);
+}
+
+static void cancel(void *ctx, uint64_t ticket)
+{
+    engine_cancel(ctx, ticket);
+}
+
+static served *current(void *ctx)
+{
+    return engine_current(ctx);
+}
+
+static void release(void *ctx, served *m)
+{
+    (void)ctx;
+    served_release(m);
+}
+
+static void drain(void *ctx, int timeout_ms)
+{
+    engine_drain(ctx, timeout_ms);
+}
+
+static engine_stats counters(void *ctx)
+{
+    return engine_counters(ctx);
+}
+
+static void histogram(void *ctx, engine_hist_kind kind, engine_hist *out)
+{
+    engine_histogram(ctx, kind, out);
+}
+
+void backend_of_engine(backend *b, engine *g)
+{
+    *b = (backend){g,     submit,   cancel,    current,           release,
+                   drain, counters, histogram, engine_hist_bounds};
+}
