@@ -15,17 +15,18 @@ extern const cmd cmd_train;
 extern const cmd cmd_preview;
 extern const cmd cmd_eval;
 extern const cmd cmd_score;
+extern const cmd cmd_tokenize;
+extern const cmd cmd_tokenizer;
 extern const cmd cmd_render;
 extern const cmd cmd_generate;
 extern const cmd cmd_chat;
 extern const cmd cmd_merge;
-extern const cmd cmd_retrain;
-extern const cmd cmd_registry;
-extern const cmd cmd_tokenize;
-extern const cmd cmd_tokenizer;
+extern const cmd cmd_serve;
 extern const cmd cmd_key;
 extern const cmd cmd_feedback;
 extern const cmd cmd_audit;
+extern const cmd cmd_retrain;
+extern const cmd cmd_registry;
 extern const cmd cmd_doctor;
 
 /* "hone: <message>" on standard error; returns 1. */

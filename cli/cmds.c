@@ -9,10 +9,13 @@ const cmd *const cmds[] = {
     &cmd_preview,
     &cmd_eval,
     &cmd_score,
-    &cmd_render, &cmd_tokenize, &cmd_tokenizer,
+    &cmd_tokenize,
+    &cmd_tokenizer,
+    &cmd_render,
     &cmd_generate,
     &cmd_chat,
     &cmd_merge,
+    &cmd_serve,
     &cmd_key,
     &cmd_feedback,
     &cmd_audit,
@@ -21,4 +24,3 @@ const cmd *const cmds[] = {
     &cmd_doctor,
     NULL,
 };
-/* clang-format on */
