@@ -39,7 +39,8 @@ static kern_dtype compute_dtype(const run *r)
     return bf16 ? KERN_BF16 : KERN_F32;
 }
 
-/* What the base is stored as; f16 would not hold every trained value, so it becomes f32. */
+/* What the base is stored as, or its config.json asks for; f16 would not hold every trained value,
+ * so it becomes f32. */
 static kern_dtype stored_dtype(const json_t *config)
 {
     const char *t = json_string_value(json_object_get(config, "torch_dtype"));
@@ -63,7 +64,6 @@ static int open_model(run *r, hone_err *e)
     int rc = js_load(&config, path, e);
     r->stored = stored_dtype(config);
     if (rc == 0 && c->pretrain_config != NULL) {
-        r->stored = KERN_F32;
         rc = model_create(&r->m, config, (uint64_t)c->seed, &o, e);
         if (rc != 0)
             hone_fail_at(e, "%s", path);
