@@ -37,9 +37,10 @@ AVX2     := -mavx2 -mfma -mf16c
 AVX512   := $(AVX2) -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512bf16
 AMX      := $(AVX512) -mamx-tile -mamx-bf16 -mamx-int8
 
-ASAN     := -fsanitize=address,undefined -fno-sanitize-recover=all
-UBSAN    := -fsanitize=undefined -fno-sanitize-recover=all
-TSAN     := -fsanitize=thread
+# Instrumented code looks uninitialised to gcc where it is not.
+ASAN     := -fsanitize=address,undefined -fno-sanitize-recover=all -Wno-maybe-uninitialized
+UBSAN    := -fsanitize=undefined -fno-sanitize-recover=all -Wno-maybe-uninitialized
+TSAN     := -fsanitize=thread -Wno-maybe-uninitialized
 DEBUG    := -O1 -g -fno-omit-frame-pointer
 
 # ---- sources are found, not listed ---------------------------------------------------------------

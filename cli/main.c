@@ -2,6 +2,7 @@
 #include "cli/cmd.h"
 #include "core/base/js.h"
 #include "core/base/nearest.h"
+#include "core/base/version.h"
 
 #include <sodium.h>
 #include <stdarg.h>
@@ -57,6 +58,10 @@ int main(int argc, char **argv)
     if (argc < 2) {
         print_help(stderr);
         return 2;
+    }
+    if (strcmp(argv[1], "--version") == 0) {
+        puts("hone " HONE_VERSION);
+        return 0;
     }
     if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "help") == 0) {
         print_help(stdout);

@@ -21,6 +21,8 @@ expect 2
 expect 0 --help
 [ -z "$err" ] && [[ $out == usage:* ]] || fail "--help: help goes to standard output"
 help=$out
+expect 0 --version
+[[ $out =~ ^hone\ [0-9]+\.[0-9]+\.[0-9]+$ ]] || fail "--version says: $out"
 expect 0 help
 [ "$out" = "$help" ] || fail "help and --help differ"
 expect 2 dance
