@@ -54,10 +54,23 @@ static gate_verdict against_bound(double low, double high, double bound)
     return high < bound ? GATE_FAIL : GATE_INCONCLUSIVE;
 }
 
+static gate_verdict enough_pairs(const json_t *compare, const char *what, const gate_policy *p,
+                                 json_t *reasons)
+{
+    int64_t n = json_integer_value(json_object_get(compare, "n"));
+    if (n >= p->min_pairs)
+        return GATE_PASS;
+    char *text = mem_printf("inconclusive: %s has %lld examples, %lld are needed", what,
+                            (long long)n, (long long)p->min_pairs);
+    json_array_append_new(reasons, json_string(text));
+    free(text);
+    return GATE_INCONCLUSIVE;
+}
+
 static gate_verdict judge(const json_t *compare, const char *what, const gate_policy *p,
                           bool improvement, json_t *reasons)
 {
-    gate_verdict all = GATE_PASS;
+    gate_verdict all = enough_pairs(compare, what, p, reasons);
     const char *name;
     json_t *m;
     json_object_foreach (json_object_get(compare, "metrics"), name, m) {

@@ -13,6 +13,7 @@ const char *gate_verdict_name(gate_verdict v); /* "pass", "fail", "inconclusive"
 typedef struct gate_policy {
     double margin;         /* share metrics may be this much worse (0.02: two points) */
     double margin_nats;    /* negative log-likelihood per token may be this much worse */
+    int64_t min_pairs;     /* with fewer examples nothing is concluded */
     bool need_improvement; /* the held-out feedback must get better, not only no worse */
 } gate_policy;
 

@@ -121,6 +121,7 @@ static int run_round(round *r, json_t **report, hone_err *e)
     if (rc == 0) {
         gate_policy p = {.margin = r->o->conf->margin,
                          .margin_nats = r->o->conf->margin_nats,
+                         .min_pairs = r->o->conf->min_pairs,
                          .need_improvement = r->o->conf->need_improvement};
         rc = gate_decide(&r->verdict, &r->gate, &p, r->holdout, r->feedback, r->id, r->o->hooks, e);
     }

@@ -37,6 +37,8 @@ const conf_row retrain_conf_rows[] = {
      "how much worse a share (accuracy) may be on the holdout"},
     {"margin_nats", NULL, CONF_FLOAT, AT(margin_nats), "0.05", 0, 10, NULL,
      "how much worse the loss per token may be on the holdout"},
+    {"min_pairs", NULL, CONF_INT, AT(min_pairs), "5", 2, 1e9, NULL,
+     "fewest examples that a comparison may conclude anything from"},
     {"need_improvement", NULL, CONF_BOOL, AT(need_improvement), "true", 0, 0, NULL,
      "the held-out feedback must get better, not only no worse"},
     {"merge", NULL, CONF_BOOL, AT(merge), "true", 0, 0, NULL,

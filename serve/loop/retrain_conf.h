@@ -25,7 +25,7 @@ typedef struct retrain_conf {
     double margin, margin_nats;
     bool need_improvement, merge;
     int promote; /* retrain_promote */
-    int64_t eval_max_tokens, repeat;
+    int64_t eval_max_tokens, repeat, min_pairs;
 } retrain_conf;
 
 extern const conf_row retrain_conf_rows[];

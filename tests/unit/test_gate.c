@@ -9,14 +9,14 @@
 
 static json_t *compare(const char *unit, int smaller, double low, double high)
 {
-    return json_pack("{s:{s:{s:f, s:f, s:f, s:s, s:b}}}", "metrics", "m", "difference",
-                     (low + high) / 2, "low", low, "high", high, "unit", unit, "smaller_is_better",
-                     smaller);
+    return json_pack("{s:i, s:{s:{s:f, s:f, s:f, s:s, s:b}}}", "n", 40, "metrics", "m",
+                     "difference", (low + high) / 2, "low", low, "high", high, "unit", unit,
+                     "smaller_is_better", smaller);
 }
 
 static gate_verdict decide(json_t *holdout, json_t *feedback, hooks *h)
 {
-    gate_policy p = {.margin = 0.02, .margin_nats = 0.05, .need_improvement = true};
+    gate_policy p = {.margin = 0.02, .margin_nats = 0.05, .min_pairs = 5, .need_improvement = true};
     gate_verdict v = GATE_INCONCLUSIVE;
     json_t *report = NULL;
     hone_err e = {0};
@@ -65,6 +65,15 @@ static void test_no_feedback_is_inconclusive(void **state)
     assert_int_equal(decide(compare("share", 0, 0, 0.1), NULL, NULL), GATE_INCONCLUSIVE);
 }
 
+/* An interval from four pairs is no ground for anything, however good it looks. */
+static void test_few_pairs_are_inconclusive(void **state)
+{
+    (void)state;
+    json_t *few = compare("share", 0, 0.1, 0.2);
+    json_object_set_new(few, "n", json_integer(4));
+    assert_int_equal(decide(compare("share", 0, 0, 0.1), few, NULL), GATE_INCONCLUSIVE);
+}
+
 static int say(hook_call *c, void *user, hone_err *e)
 {
     (void)e;
@@ -105,6 +114,7 @@ int main(void)
         cmocka_unit_test(test_three_outcomes),
         cmocka_unit_test(test_smaller_is_better),
         cmocka_unit_test(test_no_feedback_is_inconclusive),
+        cmocka_unit_test(test_few_pairs_are_inconclusive),
         cmocka_unit_test(test_hooks_only_get_stricter),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

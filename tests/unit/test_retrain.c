@@ -107,7 +107,8 @@ static retrain_conf conf(const char *extra)
     hone_err e = {0};
     json_t *tree = NULL, *more = NULL;
     char *text = mem_printf(
-        "{\"holdout\": \"%s\", \"min_new\": 4, \"feedback_holdout\": 0.3, \"max_user_share\": 1,"
+        "{\"holdout\": \"%s\", \"min_new\": 4, \"min_pairs\": 2, \"feedback_holdout\": 0.3, "
+        "\"max_user_share\": 1,"
         " \"margin_nats\": 5, \"promote\": \"auto\", \"train\": {\"lora_r\": 4, \"lora_alpha\": 8,"
         " \"learning_rate\": 0.02, \"num_epochs\": 12, \"sequence_len\": 64, \"micro_batch_size\": "
         "8,"
