@@ -33,11 +33,16 @@ typedef struct tok_entry {
     uint32_t len, flags;
 } tok_entry;
 
+typedef struct tok_slot {
+    uint32_t hash; /* the upper half, so that few strings are compared in vain */
+    int32_t id;    /* -1: free */
+} tok_slot;
+
 typedef struct tok_vocab {
     arena *text;
     tok_entry *entry; /* by id */
     int32_t n;        /* highest id + 1 */
-    int32_t *slot;    /* open addressing by piece; -1 is free */
+    tok_slot *slot;   /* open addressing by piece */
     size_t mask;
 } tok_vocab;
 

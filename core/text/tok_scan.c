@@ -196,7 +196,7 @@ static size_t number_word(const char *s, size_t n, int digits)
 
 static inline size_t scan_llama3_digits(const char *s, size_t n, int digits)
 {
-    size_t k, k2 = 0;
+    size_t k = 1, k2 = 1;
     int class = class_at(s, n, 0, &k);
     if (class == LETTER)
         return run_of(s, n, k, LETTER);

@@ -47,15 +47,16 @@ void tok_vocab_free(tok_vocab *v)
 }
 
 /* The slot of the piece, or the free slot where it would go. */
-static int32_t *find_slot(const tok_vocab *v, const char *s, size_t len)
+static tok_slot *find_slot(const tok_vocab *v, const char *s, size_t len)
 {
-    size_t i = tok_hash(s, len) & v->mask;
-    for (;; i = (i + 1) & v->mask) {
-        if (v->slot[i] < 0)
-            return &v->slot[i];
-        const tok_entry *p = &v->entry[v->slot[i]];
-        if (p->len == len && memcmp(p->s, s, len) == 0)
-            return &v->slot[i];
+    uint64_t hash = tok_hash(s, len);
+    for (size_t i = hash & v->mask;; i = (i + 1) & v->mask) {
+        tok_slot *slot = &v->slot[i];
+        if (slot->id < 0)
+            return slot;
+        const tok_entry *p = &v->entry[slot->id];
+        if (slot->hash == (uint32_t)(hash >> 32) && p->len == len && memcmp(p->s, s, len) == 0)
+            return slot;
     }
 }
 
@@ -67,18 +68,18 @@ int tok_vocab_add(tok_vocab *v, const char *s, size_t len, int64_t id, uint32_t 
     if (id < 0 || id >= v->n)
         return hone_fail(e, HONE_EFORMAT, "piece '%.60s' has id %lld, allowed are 0 to %d", s,
                          (long long)id, TOK_MAX_ID);
-    int32_t *slot = find_slot(v, s, len);
-    if (*slot >= 0 && *slot != id)
-        return hone_fail(e, HONE_EFORMAT, "piece '%.60s' has two ids, %d and %lld", s, *slot,
+    tok_slot *slot = find_slot(v, s, len);
+    if (slot->id >= 0 && slot->id != id)
+        return hone_fail(e, HONE_EFORMAT, "piece '%.60s' has two ids, %d and %lld", s, slot->id,
                          (long long)id);
     tok_entry *p = &v->entry[id];
-    if (*slot < 0) {
+    if (slot->id < 0) {
         if (p->s != NULL)
             return hone_fail(e, HONE_EFORMAT, "id %lld has two pieces, '%.60s' and '%.60s'",
                              (long long)id, p->s, s);
         p->s = arena_strndup(v->text, s, len);
         p->len = (uint32_t)len;
-        *slot = (int32_t)id;
+        *slot = (tok_slot){(uint32_t)(tok_hash(s, len) >> 32), (int32_t)id};
     }
     p->flags |= flags;
     return 0;
@@ -86,5 +87,5 @@ int tok_vocab_add(tok_vocab *v, const char *s, size_t len, int64_t id, uint32_t 
 
 int32_t tok_vocab_find(const tok_vocab *v, const char *s, size_t len)
 {
-    return *find_slot(v, s, len);
+    return find_slot(v, s, len)->id;
 }
