@@ -5,6 +5,25 @@
 #include <math.h>
 #include <string.h>
 
+/* Segments lie one after the other and cover all rows. */
+static int check_segments(kern_dev *d, const kern_attn *a)
+{
+    int64_t n = a->q.rows;
+    int rc = 0;
+    if (a->n_seg < 1 && n > 0)
+        rc = cpu_fail(d, KERN_EINVAL, "attn: %d segments of %lld rows", a->n_seg, (long long)n);
+    for (int s = 0; s < a->n_seg && rc == 0; s++) {
+        int64_t len = (int64_t)a->cu[s + 1] - a->cu[s];
+        if (len < 0 || len > a->max_len)
+            rc = cpu_fail(d, KERN_EINVAL, "attn: segment %d has %lld rows, max_len is %lld", s,
+                          (long long)len, (long long)a->max_len);
+    }
+    if (rc == 0 && n > 0 && (a->cu[0] != 0 || a->cu[a->n_seg] != n))
+        rc = cpu_fail(d, KERN_EINVAL, "attn: segments cover rows %d to %d of %lld", a->cu[0],
+                      a->cu[a->n_seg], (long long)n);
+    return rc;
+}
+
 int cpu_attn_check(kern_dev *d, const kern_attn *a)
 {
     int64_t n = a->q.rows;
@@ -27,18 +46,7 @@ int cpu_attn_check(kern_dev *d, const kern_attn *a)
         rc = cpu_shape_of(d, "attn: out", &a->out, t, n, a->q.cols);
     if (rc == 0 && a->lse.data != NULL)
         rc = cpu_shape_of(d, "attn: lse", &a->lse, KERN_F32, n, a->n_q);
-    if (rc == 0 && a->n_seg < 1 && n > 0)
-        rc = cpu_fail(d, KERN_EINVAL, "attn: %d segments of %lld rows", a->n_seg, (long long)n);
-    for (int s = 0; s < a->n_seg && rc == 0; s++) {
-        int64_t len = (int64_t)a->cu[s + 1] - a->cu[s];
-        if (len < 0 || len > a->max_len)
-            rc = cpu_fail(d, KERN_EINVAL, "attn: segment %d has %lld rows, max_len is %lld", s,
-                          (long long)len, (long long)a->max_len);
-    }
-    if (rc == 0 && n > 0 && (a->cu[0] != 0 || a->cu[a->n_seg] != n))
-        rc = cpu_fail(d, KERN_EINVAL, "attn: segments cover rows %d to %d of %lld", a->cu[0],
-                      a->cu[a->n_seg], (long long)n);
-    return rc;
+    return rc == 0 ? check_segments(d, a) : rc;
 }
 
 /* ---- one tile of rows ------------------------------------------------------------------------ */

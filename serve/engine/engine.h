@@ -35,9 +35,9 @@ typedef struct engine_event {
     const char *text;
     size_t len; /* TEXT: new text that may be shown (may be empty) */
     const engine_logprob *logprobs;
-    int n_logprobs;                             /* TEXT: of the tokens sampled since the last event;
-                                           PROMPT (with echo_logprobs, once, first): of the prompt's tokens, the
-                                           first has logp NAN */
+    /* TEXT: of the tokens sampled since the last event. PROMPT (with echo_logprobs, once, first):
+     * of the prompt's tokens; the first has logp NAN. */
+    int n_logprobs;
     gen_finish finish;                          /* DONE: per choice */
     int64_t n_prompt, n_answer;                 /* DONE: tokens of this choice */
     int64_t queue_us, first_token_us, total_us; /* DONE */

@@ -3,7 +3,7 @@
  * what range, and which are refused by name. Nothing is ignored: a parameter that the server would
  * not follow is an error. */
 #include "core/base/err.h"
-#include "core/model/gen.h"
+#include "serve/engine/engine.h"
 
 #include <jansson.h>
 #include <stdbool.h>
