@@ -90,7 +90,6 @@ void jinja_free(jinja *t)
         return;
     arena_free(t->mem);
     free(t->names);
-    free(t->globals);
     free(t);
 }
 
@@ -111,10 +110,10 @@ void jinja_spans_free(jinja_spans *s)
 static int load_context(jrt *r, const json_t *context)
 {
     for (size_t i = 0; i < r->t->n_names; i++) {
-        const char *name = r->t->names[i]->p;
+        const char *name = r->t->names[i].text->p;
         const json_t *j = json_object_get(context, name);
         jval v;
-        if (j == NULL)
+        if (j == NULL || r->t->names[i].late)
             continue;
         int rc =
             strcmp(name, "messages") == 0 ? jval_messages(r, j, &v) : jval_from_json(r, j, 0, &v);

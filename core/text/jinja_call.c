@@ -145,7 +145,7 @@ static const jval *find_kw(const jcall *c, const jstr *name)
 static bool is_param(const jrt *r, const jmacro *m, const jstr *name)
 {
     for (size_t i = 0; i < m->n_param; i++)
-        if (jstr_same(r->t->names[m->param[i]], name))
+        if (jstr_same(r->t->names[m->param[i]].text, name))
             return true;
     return false;
 }
@@ -153,7 +153,7 @@ static bool is_param(const jrt *r, const jmacro *m, const jstr *name)
 static int set_named(jrt *r, const char *name, jval v)
 {
     for (size_t i = 0; i < r->t->n_names; i++)
-        if (jstr_is(r->t->names[i], name))
+        if (jstr_is(r->t->names[i].text, name))
             return jeval_set(r, r->frame, (int)i, v);
     return 0;
 }
@@ -172,7 +172,7 @@ static int no_argument(jrt *r, const jstr *name, jval *out)
 static int bind_params(jrt *r, const jmacro *m, const jcall *c)
 {
     for (size_t i = 0; i < m->n_param; i++) {
-        const jstr *name = r->t->names[m->param[i]];
+        const jstr *name = r->t->names[m->param[i]].text;
         const jval *kw = find_kw(c, name);
         jval v;
         int rc = 0;

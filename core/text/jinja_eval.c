@@ -44,9 +44,10 @@ int jeval_get(jrt *r, int name, jval *out)
                 *out = f->v[i].val;
                 return 0;
             }
-    if (r->t->globals[name] != NULL)
-        return jval_func(r, r->t->globals[name], J_NIL, out);
-    return jval_undef(r, NULL, jval_str(r->t->names[name]), out);
+    const jname *n = &r->t->names[name];
+    if (n->global != NULL)
+        return jval_func(r, n->global, J_NIL, out);
+    return jval_undef(r, NULL, jval_str(n->text), out);
 }
 
 static int unpack(jrt *r, const jblock *targets, jval v)

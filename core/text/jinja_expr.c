@@ -63,18 +63,21 @@ static int parse_items(jparser *p, const char *close, bool pairs, jblock *list)
     return jparse_expect(p, T_OP, close);
 }
 
+/* What a name in an expression means for what is around it. */
 static void note_name(jparser *p, const jtoken *t, int id)
 {
     static const char *const special[] = {"caller", "kwargs", "varargs"};
     for (size_t m = 0; m < p->n_macros; m++) {
         bool *used[] = {&p->macros[m]->caller, &p->macros[m]->kwargs, &p->macros[m]->varargs};
         for (size_t i = 0; i < 3; i++)
-            if (jstr_is(p->t->names[id], special[i]))
+            if (jstr_is(p->t->names[id].text, special[i]))
                 *used[i] = true;
     }
-    if (p->loop_used != NULL && jstr_is(p->t->names[id], "loop"))
+    if (p->loop_used != NULL && jstr_is(p->t->names[id].text, "loop"))
         *p->loop_used = true;
-    const jbuiltin *g = p->t->globals[id];
+    if (p->inner == 0)
+        p->t->names[id].seen = true;
+    const jbuiltin *g = p->t->names[id].global;
     if (g != NULL && g->fn == NULL && p->refused == NULL && jparse_is(p, T_OP, "(")) {
         p->refused = t;
         p->refused_name = id;
@@ -102,8 +105,11 @@ static int parse_name(jparser *p, bool namespaces, jnode **out)
         }
     bool attr = namespaces && jparse_skip(p, T_OP, ".");
     *out = jparse_node(p, attr ? N_NSREF : N_NAME, t->line);
-    (*out)->name = jparse_name_id(p, t->p, t->n);
-    note_name(p, t, (*out)->name);
+    int rc = jparse_name_id(p, t, &(*out)->name);
+    if (rc != 0)
+        return rc;
+    if (attr || !p->in_target)
+        note_name(p, t, (*out)->name);
     if (!attr)
         return 0;
     (*out)->val = text_value(p, p->tok->p, p->tok->n);

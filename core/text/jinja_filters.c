@@ -218,11 +218,33 @@ static int indention(jrt *r, jval width, jval *out)
     return rc == 0 ? jtext_pad(r, &empty, n > 0 ? (size_t)n : 0, 0, &blank, out) : rc;
 }
 
+/* Each line break becomes a newline that keeps the break's origin. */
+static int indent_lines(jrt *r, const jseq *lines, const jseq *kept, const jcall *c,
+                        const jstr *indent, jbuf *b)
+{
+    bool first = jval_true(c->v[1]), blank = jval_true(c->v[2]);
+    int rc = 0;
+    for (size_t i = 0; rc == 0 && i < lines->n; i++) {
+        const jstr *line = lines->v[i].s;
+        jval mark;
+        if (i > 0) {
+            const jstr *before = kept->v[i - 1].s;
+            rc = jstr_slice(r, before, before->n - 1, before->n, &mark);
+            if (rc == 0)
+                rc = jbuf_add(r, b, "\n", 1, jstr_tag(mark.s));
+        }
+        if (rc == 0 && (i > 0 ? blank || line->n > 0 : first))
+            rc = jbuf_str(r, b, indent, 0, indent->n);
+        if (rc == 0)
+            rc = jbuf_str(r, b, line, 0, line->n);
+    }
+    return rc;
+}
+
 static int f_indent(jrt *r, jval self, const jcall *c, jval *out)
 {
-    jval indent, lines, newline, s;
+    jval indent, lines, kept, newline, s;
     jbuf b = {0};
-    bool first = jval_true(c->v[1]), blank = jval_true(c->v[2]);
     int rc = jstr_text(r, "\n", &newline);
     if (rc == 0)
         rc = indention(r, c->v[0], &indent);
@@ -230,16 +252,15 @@ static int f_indent(jrt *r, jval self, const jcall *c, jval *out)
         rc = jop_binary(r, OP_ADD, self, newline, &s);
     if (rc == 0)
         rc = jtext_lines(r, s.s, false, &lines);
-    for (size_t i = 0; rc == 0 && i < lines.seq->n; i++) {
-        const jstr *line = lines.seq->v[i].s;
-        if (i > 0)
-            rc = jbuf_add(r, &b, "\n", 1, jstr_tag(line));
-        if (rc == 0 && (i > 0 ? blank || line->n > 0 : first))
-            rc = jbuf_str(r, &b, indent.s, 0, indent.s->n);
-        if (rc == 0)
-            rc = jbuf_str(r, &b, line, 0, line->n);
-    }
-    return rc == 0 ? jbuf_done(r, &b, out) : rc;
+    if (rc == 0)
+        rc = jtext_lines(r, s.s, true, &kept);
+    if (rc == 0)
+        rc = indent_lines(r, lines.seq, kept.seq, c, indent.s, &b);
+    if (rc == 0)
+        rc = jbuf_done(r, &b, out);
+    if (rc == 0)
+        out->s->safe = s.s->safe;
+    return rc;
 }
 
 static int f_center(jrt *r, jval self, const jcall *c, jval *out)

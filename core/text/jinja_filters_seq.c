@@ -16,6 +16,7 @@ static int to_gen(jrt *r, int rc, jval *v, size_t n, jval *out)
         rc = jrt_alloc(r, len + 1, &error);
         if (rc == 0)
             memcpy(error, r->e->msg, len);
+        *r->e = (hone_err){0};
     }
     if (rc == 0)
         rc = jval_gen(r, v, n, "generator", out);

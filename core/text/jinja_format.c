@@ -312,7 +312,8 @@ int jformat_percent(jrt *r, const jstr *fmt, const jcall *c, jval args, jval *ou
         a.v = &args;
         a.n = 1;
         a.named = args.kind == J_DICT ? args.dict : NULL;
-        a.mapping = args.kind == J_DICT || args.kind == J_LIST || args.kind == J_RANGE;
+        a.mapping = args.kind == J_DICT || args.kind == J_LIST || args.kind == J_RANGE ||
+                    args.kind == J_UNDEF;
     }
     int rc = 0;
     for (size_t i = 0; rc == 0 && i < fmt->n;) {
@@ -403,6 +404,8 @@ static int put_field(jrt *r, jbuf *b, jval v, const char *p, size_t n)
     int rc = parse_spec(r, p, n, &s);
     if (rc != 0)
         return rc;
+    if (n > 0 && !jval_is_num(v) && v.kind != J_STR)
+        return jrt_fail(r, "unsupported format string passed to %s.__format__", jval_type(v));
     bool number = jval_is_num(v) && (n > 0 && v.kind == J_BOOL ? s.type != 0 : v.kind != J_BOOL);
     if (number && s.type == 0 && v.kind == J_INT)
         s.type = 'd';

@@ -12,6 +12,7 @@
 
 enum {
     JINJA_MAX_SOURCE = 1 << 20, /* bytes of a template */
+    JINJA_MAX_NAMES = 1000,     /* different names in a template */
     JINJA_MAX_NEST = 200,       /* of blocks and parentheses in a template */
     JINJA_MAX_RANGE = 100000    /* items of range(), as in Jinja's sandbox */
 };
@@ -289,11 +290,20 @@ struct jnode {
     jmacro *macro;
 };
 
+/* A name that the template mentions. */
+typedef struct jname {
+    jstr *text;
+    const jbuiltin *global; /* the global function of that name, or NULL */
+    bool stored;            /* the template assigns it somewhere */
+    bool seen;              /* while parsing: by a statement outside of loops and macros */
+    bool late; /* the first of these assigns it: until then it is undefined, whatever the context
+                  has */
+} jname;
+
 struct jinja {
     arena *mem;
     jblock body;
-    jstr **names;             /* every name that the template mentions */
-    const jbuiltin **globals; /* the global function of that name, or NULL */
+    jname *names; /* every name that the template mentions */
     size_t n_names, cap_names;
     bool generation;
 };
@@ -338,7 +348,9 @@ typedef struct jparser {
     jmacro **macros; /* the macros and call blocks around */
     size_t n_macros, cap_macros;
     bool *loop_used;       /* by the innermost for block */
-    bool *stored;          /* by name: the template assigns it somewhere */
+    bool in_target;        /* names are assigned here, not read */
+    int inner;             /* nested scopes: loops, macros, captured blocks */
+    int branches;          /* nested ifs outside of these */
     const jtoken *refused; /* first call of a global function that is refused */
     int refused_name;
 } jparser;
@@ -347,7 +359,7 @@ int jparse(jinja *t, const jtoken *tok, hone_err *e);
 int jparse_fail(jparser *p, int code, int line, const char *fmt, ...)
     __attribute__((format(printf, 4, 5)));
 jnode *jparse_node(jparser *p, jnode_kind kind, int line);
-int jparse_name_id(jparser *p, const char *s, size_t n);
+int jparse_name_id(jparser *p, const jtoken *t, int *out);
 bool jparse_is(const jparser *p, jtok_kind kind, const char *text); /* text NULL: any */
 bool jparse_skip(jparser *p, jtok_kind kind, const char *text);
 int jparse_expect(jparser *p, jtok_kind kind, const char *text);

@@ -23,6 +23,8 @@ static int next_char(jrt *r, jiter *it, jval *out)
     size_t n = utf8_next(s->p + it->at, s->n - it->at, &c);
     int rc = jstr_slice(r, s, it->at, it->at + n, out);
     it->at += n;
+    if (rc == 0)
+        out->s->safe = false;
     return rc != 0 ? rc : 1;
 }
 

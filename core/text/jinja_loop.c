@@ -4,8 +4,9 @@
 
 #include <string.h>
 
-/* Whether the filter lets this item through; the filter sees the target in a scope of its own. */
-static int passes(jrt *r, const jloop *l, jval item, bool *out)
+/* Whether the filter lets this item through; the filter sees the target in a scope of its own. An
+ * item that it unpacks goes on as the tuple of the target's names, as in Jinja. */
+static int passes(jrt *r, const jloop *l, jval *item, bool *out)
 {
     jframe *outer = r->frame;
     jval v;
@@ -14,9 +15,11 @@ static int passes(jrt *r, const jloop *l, jval item, bool *out)
         return 0;
     int rc = jeval_frame(r, l->frame, &r->frame);
     if (rc == 0)
-        rc = jeval_assign(r, l->node->a, item);
+        rc = jeval_assign(r, l->node->a, *item);
     if (rc == 0)
         rc = jeval(r, l->node->c, &v);
+    if (rc == 0 && l->node->a->kind == N_TUPLE)
+        rc = jeval(r, l->node->a, item);
     r->frame = outer;
     if (rc == 0)
         *out = jval_true(v);
@@ -31,7 +34,7 @@ static int fetch(jrt *r, jloop *l, jval *out)
         int rc = jiter_next(r, &l->it, out);
         if (rc != 1)
             return rc;
-        rc = passes(r, l, *out, &ok);
+        rc = passes(r, l, out, &ok);
         if (rc != 0)
             return rc;
     }
@@ -104,15 +107,17 @@ int jloop_run(jrt *r, const jnode *n)
         return rc;
     *l = (jloop){.node = n, .frame = outer, .index0 = -1};
     rc = jiter_open(r, v, &l->it);
-    while (rc == 0 && (rc = next(r, l)) == 1) {
+    bool finished = false, left = false; /* a body reached its end; a break was met */
+    while (rc == 0 && !left && (rc = next(r, l)) == 1) {
         rc = run_body(r, l, &spare);
         r->frame = outer;
-        if (rc == JINJA_BREAK)
-            return 0;
-        if (rc == JINJA_CONTINUE)
+        finished |= rc == 0;
+        left = rc == JINJA_BREAK;
+        if (rc > 0)
             rc = 0;
     }
-    if (rc == 0 && l->index0 < 0 && n->other.n > 0)
+    if (rc == 0 && !finished &&
+        n->other.n > 0) /* also after a break in the first round, as in Jinja */
         rc = run_else(r, n);
     r->frame = outer;
     return rc;

@@ -217,7 +217,8 @@ static int op_other(jrt *r, jop op, jval a, jval b, jval *out)
 
 int jop_binary(jrt *r, jop op, jval a, jval b, jval *out)
 {
-    if (a.kind == J_UNDEF || b.kind == J_UNDEF)
+    bool format = op == OP_MOD && a.kind == J_STR; /* takes an undefined value too */
+    if (a.kind == J_UNDEF || (b.kind == J_UNDEF && !format))
         return jval_undef_fail(r, a.kind == J_UNDEF ? a : b);
     if (!jval_is_num(a) || !jval_is_num(b))
         return op_other(r, op, a, b, out);

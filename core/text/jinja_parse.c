@@ -38,23 +38,33 @@ void jparse_push(jparser *p, jblock *b, size_t *cap, jnode *n)
     b->v[b->n++] = n;
 }
 
-int jparse_name_id(jparser *p, const char *s, size_t n)
+int jparse_name_id(jparser *p, const jtoken *t, int *out)
 {
-    jinja *t = p->t;
-    for (size_t i = 0; i < t->n_names; i++)
-        if (t->names[i]->n == n && memcmp(t->names[i]->p, s, n) == 0)
-            return (int)i;
-    size_t cap = t->cap_names;
-    t->names = mem_grow(t->names, &cap, t->n_names + 1, sizeof *t->names);
-    if (cap != t->cap_names) {
-        t->globals = mem_resize(t->globals, cap * sizeof *t->globals);
-        p->stored = mem_resize(p->stored, cap * sizeof *p->stored);
-        t->cap_names = cap;
-    }
-    t->names[t->n_names] = jstr_const(t->mem, s, n);
-    t->globals[t->n_names] = jcall_global(t->names[t->n_names]->p);
-    p->stored[t->n_names] = false;
-    return (int)t->n_names++;
+    jinja *j = p->t;
+    for (size_t i = 0; i < j->n_names; i++)
+        if (j->names[i].text->n == t->n && memcmp(j->names[i].text->p, t->p, t->n) == 0) {
+            *out = (int)i;
+            return 0;
+        }
+    if (j->n_names == JINJA_MAX_NAMES)
+        return jparse_fail(p, HONE_ELIMIT, t->line, "more than %d names", JINJA_MAX_NAMES);
+    j->names = mem_grow(j->names, &j->cap_names, j->n_names + 1, sizeof *j->names);
+    jstr *text = jstr_const(j->mem, t->p, t->n);
+    j->names[j->n_names] = (jname){.text = text, .global = jcall_global(text->p)};
+    *out = (int)j->n_names++;
+    return 0;
+}
+
+/* The names of a target get their values at this point of the template. */
+static void note_store(jparser *p, const jnode *target)
+{
+    for (size_t i = 0; target->kind == N_TUPLE && i < target->list.n; i++)
+        note_store(p, target->list.v[i]);
+    if (target->kind != N_NAME || p->inner > 0)
+        return;
+    jname *n = &p->t->names[target->name];
+    n->late |= !n->seen && p->branches == 0;
+    n->seen = true;
 }
 
 const char *jparse_token_text(char *dst, size_t cap, const jtoken *t)
@@ -107,7 +117,7 @@ int jparse_expect(jparser *p, jtok_kind kind, const char *text)
 static int check_target(jparser *p, const jnode *n)
 {
     if (n->kind == N_NAME) {
-        p->stored[n->name] = true;
+        p->t->names[n->name].stored = true;
         return 0;
     }
     if (n->kind == N_NSREF)
@@ -126,7 +136,9 @@ static int check_target(jparser *p, const jnode *n)
 static int parse_target(jparser *p, const char *end, bool namespaces, jnode **out)
 {
     jtuple_rule rule = {.simple = true, .end = end, .namespaces = namespaces};
+    p->in_target = true;
     int rc = jparse_tuple(p, &rule, out);
+    p->in_target = false;
     return rc != 0 ? rc : check_target(p, *out);
 }
 
@@ -134,11 +146,11 @@ static int parse_target_name(jparser *p, int *id)
 {
     const jtoken *t = p->tok;
     int rc = jparse_expect(p, T_NAME, NULL);
-    if (rc != 0)
-        return rc;
-    *id = jparse_name_id(p, t->p, t->n);
-    p->stored[*id] = true;
-    return 0;
+    if (rc == 0)
+        rc = jparse_name_id(p, t, id);
+    if (rc == 0)
+        p->t->names[*id].stored = true;
+    return rc;
 }
 
 static int parse_block(jparser *p, const char *const *ends, jblock *out);
@@ -165,6 +177,15 @@ static int parse_body(jparser *p, const char *const *ends, jblock *out)
     return 0;
 }
 
+/* A body that has a scope of its own. */
+static int parse_scope(jparser *p, const char *const *ends, jblock *out)
+{
+    p->inner++;
+    int rc = parse_body(p, ends, out);
+    p->inner--;
+    return rc;
+}
+
 /* A body that a break cannot leave and that `m` (a macro or caller) may be called from. */
 static int parse_function_body(jparser *p, jmacro *m, const char *end)
 {
@@ -174,7 +195,7 @@ static int parse_function_body(jparser *p, jmacro *m, const char *end)
     p->loops = 0;
     p->macros = mem_grow(p->macros, &p->cap_macros, p->n_macros + 1, sizeof *p->macros);
     p->macros[p->n_macros++] = m;
-    int rc = parse_body(p, ends, &m->body);
+    int rc = parse_scope(p, ends, &m->body);
     p->n_macros--;
     p->loops = loops;
     p->loop_used = loop_used;
@@ -191,8 +212,10 @@ static int parse_if(jparser *p, jnode **out)
     jnode *n = *out = jparse_node(p, N_IF, p->tok->line);
     for (;;) {
         int rc = jparse_tuple(p, &rule, &n->a);
+        p->branches++;
         if (rc == 0)
             rc = parse_body(p, ends, &n->body);
+        p->branches--;
         if (rc != 0)
             return rc;
         if (jparse_skip(p, T_NAME, "elif")) {
@@ -203,16 +226,20 @@ static int parse_if(jparser *p, jnode **out)
             n = next;
             continue;
         }
-        if (jparse_skip(p, T_NAME, "else"))
-            return parse_body(p, last, &n->other);
-        p->tok++; /* endif */
-        return 0;
+        if (!jparse_skip(p, T_NAME, "else")) {
+            p->tok++; /* endif */
+            return 0;
+        }
+        p->branches++;
+        rc = parse_body(p, last, &n->other);
+        p->branches--;
+        return rc;
     }
 }
 
 static int target_names_loop(jparser *p, const jnode *n)
 {
-    if (n->kind == N_NAME && jstr_is(p->t->names[n->name], "loop"))
+    if (n->kind == N_NAME && jstr_is(p->t->names[n->name].text, "loop"))
         return jparse_fail(p, HONE_EFORMAT, n->line,
                            "a for loop cannot assign to the special variable 'loop'");
     for (size_t i = 0; n->kind == N_TUPLE && i < n->list.n; i++) {
@@ -233,8 +260,10 @@ static int parse_for_head(jparser *p, jnode *n)
         rc = jparse_expect(p, T_NAME, "in");
     if (rc == 0)
         rc = jparse_tuple(p, &rule, &n->b);
+    p->inner++;
     if (rc == 0 && jparse_skip(p, T_NAME, "if"))
         rc = jparse_expr(p, &n->c);
+    p->inner--;
     if (rc == 0 && jparse_is(p, T_NAME, "recursive"))
         rc = jparse_fail(p, HONE_EUNSUPPORTED, p->tok->line, "a recursive for is not supported");
     return rc;
@@ -245,20 +274,22 @@ static int parse_for(jparser *p, jnode **out)
     static const char *const ends[] = {"endfor", "else", NULL};
     static const char *const last[] = {"endfor", NULL};
     jnode *n = *out = jparse_node(p, N_FOR, p->tok->line);
-    int rc = parse_for_head(p, n);
+    jtoken loop = {.line = n->line, .p = "loop", .n = 4};
+    int rc = jparse_name_id(p, &loop, &n->name);
+    if (rc == 0)
+        rc = parse_for_head(p, n);
     if (rc != 0)
         return rc;
     bool *outer = p->loop_used;
-    n->name = jparse_name_id(p, "loop", 4);
     p->loop_used = &n->flag;
     p->loops++;
-    rc = parse_body(p, ends, &n->body);
+    rc = parse_scope(p, ends, &n->body);
     p->loops--;
     p->loop_used = outer;
     if (rc != 0)
         return rc;
     if (jparse_skip(p, T_NAME, "else"))
-        return parse_body(p, last, &n->other);
+        return parse_scope(p, last, &n->other);
     p->tok++; /* endfor */
     return 0;
 }
@@ -271,14 +302,18 @@ static int parse_set(jparser *p, jnode **out)
     int rc = parse_target(p, NULL, true, &n->a);
     if (rc != 0)
         return rc;
-    if (jparse_skip(p, T_OP, "="))
-        return jparse_tuple(p, &any, &n->b);
+    if (jparse_skip(p, T_OP, "=")) {
+        rc = jparse_tuple(p, &any, &n->b);
+        note_store(p, n->a);
+        return rc;
+    }
+    note_store(p, n->a);
     n->kind = N_SET_BLOCK;
     if (jparse_is(p, T_OP, "|")) {
         n->b = jparse_node(p, N_CAPTURED, n->line);
         rc = jparse_filters(p, &n->b, false);
     }
-    return rc != 0 ? rc : parse_body(p, ends, &n->body);
+    return rc != 0 ? rc : parse_scope(p, ends, &n->body);
 }
 
 static int parse_with(jparser *p, jnode **out)
@@ -300,7 +335,7 @@ static int parse_with(jparser *p, jnode **out)
         jparse_push(p, &n->list, &cap, target);
         jparse_push(p, &n->list, &cap, value);
     }
-    return parse_body(p, ends, &n->body);
+    return parse_scope(p, ends, &n->body);
 }
 
 /* (a, b=1): the parameters of a macro or call block. */
@@ -320,11 +355,13 @@ static int parse_signature(jparser *p, jmacro *m)
             rc = parse_target_name(p, &m->param[m->n_param]);
         if (rc != 0)
             return rc;
+        p->inner++;
         if (jparse_skip(p, T_OP, "="))
             rc = jparse_expr(p, &m->dflt[m->n_param]);
         else if (m->n_param > 0 && m->dflt[m->n_param - 1] != NULL)
             rc = jparse_fail(p, HONE_EFORMAT, line,
                              "a parameter without a default follows one that has one");
+        p->inner--;
         m->n_param++;
     }
     return rc != 0 ? rc : jparse_expect(p, T_OP, ")");
@@ -337,7 +374,8 @@ static int parse_macro(jparser *p, jnode **out)
     int rc = parse_target_name(p, &n->name);
     if (rc != 0)
         return rc;
-    n->macro->name = p->t->names[n->name];
+    n->macro->name = p->t->names[n->name].text;
+    note_store(p, &(jnode){.kind = N_NAME, .name = n->name});
     rc = parse_signature(p, n->macro);
     return rc != 0 ? rc : parse_function_body(p, n->macro, "endmacro");
 }
@@ -361,7 +399,7 @@ static int parse_filter_block(jparser *p, jnode **out)
     jnode *n = *out = jparse_node(p, N_FILTER_BLOCK, p->tok->line);
     n->b = jparse_node(p, N_CAPTURED, n->line);
     int rc = jparse_filters(p, &n->b, true);
-    return rc != 0 ? rc : parse_body(p, ends, &n->body);
+    return rc != 0 ? rc : parse_scope(p, ends, &n->body);
 }
 
 static int parse_generation(jparser *p, jnode **out)
@@ -480,10 +518,9 @@ int jparse(jinja *t, const jtoken *tok, hone_err *e)
 {
     jparser p = {.t = t, .tok = tok, .e = e};
     int rc = parse_block(&p, NULL, &t->body);
-    if (rc == 0 && p.refused != NULL && !p.stored[p.refused_name])
+    if (rc == 0 && p.refused != NULL && !t->names[p.refused_name].stored)
         rc = jparse_fail(&p, HONE_EUNSUPPORTED, p.refused->line, "%.*s() is not supported",
                          (int)p.refused->n, p.refused->p);
     free(p.macros);
-    free(p.stored);
     return rc;
 }

@@ -173,8 +173,8 @@ static int repr_object(jrt *r, jbuf *b, jval v)
             rc = repr_str(r, b, v.func->macro->name);
         return rc == 0 ? text(r, b, ">", none) : rc;
     }
-    return jrt_fail(r, "a %s has no text%s", jval_type(v),
-                    v.kind == J_ITER ? "; use |list or |join" : "");
+    return jrt_fail_code(r, HONE_EUNSUPPORTED, "a %s has no text%s", jval_type(v),
+                         v.kind == J_ITER ? "; use |list or |join" : "");
 }
 
 int jprint_repr(jrt *r, jbuf *b, jval v)

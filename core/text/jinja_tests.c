@@ -95,18 +95,30 @@ static int t_sameas(jrt *r, jval self, const jcall *c, jval *out)
     return yes(out, same && self.s == other.s);
 }
 
+static int is_name(jrt *r, jval self, const jbuiltin *(*find)(const char *, size_t), jval *out)
+{
+    uint32_t unused;
+    int rc = jval_hash(r, self, &unused); /* Python looks it up in a dict */
+    if (rc != 0)
+        return rc;
+    return yes(out, self.kind == J_STR && find(self.s->p, self.s->n) != NULL);
+}
+
 static int t_filter(jrt *r, jval self, const jcall *c, jval *out)
 {
-    (void)r;
     (void)c;
-    return yes(out, self.kind == J_STR && jfilter_find(self.s->p, self.s->n) != NULL);
+    return is_name(r, self, jfilter_find, out);
+}
+
+static const jbuiltin *find_test(const char *name, size_t n)
+{
+    return jbuiltin_find(jinja_tests, name, n);
 }
 
 static int t_test(jrt *r, jval self, const jcall *c, jval *out)
 {
-    (void)r;
     (void)c;
-    return yes(out, self.kind == J_STR && jbuiltin_find(jinja_tests, self.s->p, self.s->n) != NULL);
+    return is_name(r, self, find_test, out);
 }
 
 #define COMPARE_TEST(name, op)                                                                     \
