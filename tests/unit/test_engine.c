@@ -21,6 +21,8 @@ typedef struct answer {
     pthread_mutex_t lock;
     pthread_cond_t ended;
     bool last;
+    bool hold,
+        held; /* hold: the first text waits (and with it the scheduler) until it is cleared */
     int events_after_last, n_done, code;
     char text[MAX_CHOICES][MAX_TEXT];
     size_t len[MAX_CHOICES];
@@ -37,6 +39,10 @@ static void take(void *user, const engine_event *ev, bool last)
 {
     answer *a = user;
     pthread_mutex_lock(&a->lock);
+    while (a->hold) {
+        a->held = true;
+        pthread_cond_wait(&a->ended, &a->lock);
+    }
     a->events_after_last += a->last;
     if (ev->kind == ENGINE_TEXT) {
         memcpy(a->text[ev->choice] + a->len[ev->choice], ev->text, ev->len);
@@ -339,7 +345,24 @@ static void test_full_queue_is_an_answer(void **state)
     engine_stop(g);
 }
 
-/* Cancelled while waiting, while prefilling and while answering; late ones end by themselves. */
+static bool is_held(answer *a)
+{
+    pthread_mutex_lock(&a->lock);
+    bool held = a->held;
+    pthread_mutex_unlock(&a->lock);
+    return held;
+}
+
+static void let_go(answer *a)
+{
+    pthread_mutex_lock(&a->lock);
+    a->hold = false;
+    pthread_cond_broadcast(&a->ended);
+    pthread_mutex_unlock(&a->lock);
+}
+
+/* The scheduler is held in the first answer while the second is cancelled and the third's time runs
+ * out. */
 static void test_cancel_and_deadline(void **state)
 {
     (void)state;
@@ -351,6 +374,7 @@ static void test_cancel_and_deadline(void **state)
     uint64_t t1, t2;
     hone_err e = {0};
     make_prompt(ids, 40, 2);
+    one->hold = true;
     assert_int_equal(submit(g, sv, ids, 40, &p, 1, one, &t1, &e), 0);
     assert_int_equal(submit(g, sv, ids, 40, &p, 1, two, &t2, &e), 0);
     engine_request r = {.on = sv,
@@ -363,8 +387,12 @@ static void test_cancel_and_deadline(void **state)
                         .user = late};
     uint64_t t3;
     assert_int_equal(engine_submit(g, &r, &t3, NULL, &e), 0);
+    while (!is_held(one))
+        usleep(500);
     engine_cancel(g, t2);
     engine_cancel(g, t1);
+    usleep(3000);
+    let_go(one);
     wait_for(one);
     wait_for(two);
     wait_for(late);
