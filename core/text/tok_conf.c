@@ -72,6 +72,8 @@ static int numbered_id(const tok *t, const json_t *o, const char *key, int32_t *
         v = json_array_get(v, 0);
     if (v == NULL || json_is_null(v) || *id >= 0)
         return 0;
+    if (json_is_integer(v) && json_integer_value(v) == -1) /* old files write "none" so */
+        return 0;
     return check_id(t, key, v, id, e);
 }
 

@@ -43,8 +43,9 @@ static void put_broken(tok_stream *s, size_t times, buf *out)
         put_text(s, "\xEF\xBF\xBD", 3, out);
 }
 
-/* The kept bytes will not become a character. Byte fallback marks each byte, as Hugging Face does;
- * a byte-level decoder marks the whole beginning of a character once. */
+/* The kept bytes will not become a character. A byte-level decoder marks the whole beginning of one
+ * once; byte fallback marks each byte, as Hugging Face does, but unlike there the whole characters
+ * of a run of such bytes stay: a stream has shown them already. */
 static void drop_part(tok_stream *s, buf *out)
 {
     if (s->n_part > 0)

@@ -241,7 +241,8 @@ static void test_roles_come_from_the_files_beside(void **state)
     assert_true(tok_is_special(t, 6) && tok_is_added(t, 6));
     assert_false(tok_is_special(t, 0) || tok_is_added(t, 0));
     tok_close(t);
-    t = open_dir(NULL, NULL, "{\"eos_token_id\":7,\"bos_token_id\":6}");
+    t = open_dir(NULL, NULL, "{\"eos_token_id\":7,\"bos_token_id\":6,\"pad_token_id\":-1}");
+    assert_int_equal(tok_pad(t), -1);
     assert_int_equal(tok_eos(t), 7);
     assert_int_equal(tok_bos(t), 6);
     tok_close(t);
