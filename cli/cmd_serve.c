@@ -24,45 +24,6 @@ typedef struct options {
 static const args_row rows[] = {{"json-log", offsetof(options, json_log), ARGS_FLAG},
                                 {NULL, 0, ARGS_TEXT}};
 
-/* ---- the engine behind the table ---- */
-
-static int submit(void *ctx, const engine_request *r, uint64_t *ticket, int *retry_after_s,
-                  hone_err *e)
-{
-    return engine_submit(ctx, r, ticket, retry_after_s, e);
-}
-
-static void cancel(void *ctx, uint64_t ticket)
-{
-    engine_cancel(ctx, ticket);
-}
-
-static served *current(void *ctx)
-{
-    return engine_current(ctx);
-}
-
-static void release(void *ctx, served *s)
-{
-    (void)ctx;
-    served_release(s);
-}
-
-static void drain(void *ctx, int timeout_ms)
-{
-    engine_drain(ctx, timeout_ms);
-}
-
-static engine_stats counters(void *ctx)
-{
-    return engine_counters(ctx);
-}
-
-static void histogram(void *ctx, engine_hist_kind kind, engine_hist *out)
-{
-    engine_histogram(ctx, kind, out);
-}
-
 /* ---- the parts of a server, in the order in which they start ---- */
 
 typedef struct appliance {
@@ -107,15 +68,7 @@ static int start(appliance *a, hone_err *e)
         rc = start_engine(a, e);
     if (rc != 0)
         return rc;
-    a->backend = (backend){.ctx = a->engine,
-                           .submit = submit,
-                           .cancel = cancel,
-                           .current = current,
-                           .release = release,
-                           .drain = drain,
-                           .counters = counters,
-                           .histogram = histogram,
-                           .hist_bounds = engine_hist_bounds};
+    backend_of_engine(&a->backend, a->engine);
     const http_options ho = {
         .conf = a->conf, .store = a->store, .hooks = a->hooks, .engine = &a->backend};
     return http_server_start(&a->http, &ho, e);
