@@ -1,6 +1,6 @@
-"""Makes the golden files of training: a tiny Llama with a tokenizer of its own, chat data, LoRA pairs
-as PEFT writes them, and the losses and gradient norms of torch + transformers + PEFT in f32, step by
-step.
+"""Makes the golden files of training: a tiny Llama with a tokenizer of its own, chat data, LoRA
+pairs as PEFT writes them, and the losses and gradient norms of torch + transformers + PEFT in f32,
+step by step.
 
     python gen_train.py OUT_DIR
     python gen_train.py OUT_DIR WIKISQL_DIR STORIES_DIR
