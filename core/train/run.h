@@ -36,6 +36,7 @@ typedef struct train_run {
     const train_conf *c;
     pack_options pack;
     train_length len;
+    int64_t n_params; /* of the model */
     schedule sched;
     train_state s;
     optim *opt;

@@ -97,7 +97,7 @@ int train_length_show(const train_run *r, hone_err *e)
 {
     need n = need_of(r);
     char w[16], a[16], t[16], l[16], all[16];
-    int64_t trainable = 0, params = model_n_params(r->t->model);
+    int64_t trainable = 0, params = r->n_params;
     const data_view *v = r->t->train;
     for (size_t i = 0; i < r->t->params->n; i++)
         trainable += r->t->params->items[i].rows * r->t->params->items[i].cols;

@@ -126,7 +126,7 @@ int train_report_eval(train_run *r, double seconds, hone_err *e)
 json_t *train_report_state(const train_run *r)
 {
     json_t *o = json_object();
-    double flos = 6.0 * (double)model_n_params(r->t->model) * (double)r->s.tokens;
+    double flos = 6.0 * (double)r->n_params * (double)r->s.tokens;
     bool best = r->s.best_step > 0;
     char *name = best ? mem_printf("checkpoint-%lld", (long long)r->s.best_step) : NULL;
     set_real(o, "epoch", train_report_epoch(r));

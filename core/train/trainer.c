@@ -25,6 +25,7 @@ static int set_up(train_run *r, hone_err *e)
     in_order.shuffle = false;
     if (r->t->eval != NULL && r->t->eval->n > 0)
         pack_epoch(&r->eval_plan, r->t->eval, &in_order, 0);
+    r->n_params = model_n_params(r->t->model);
     int rc = dir_make(c->output_dir, e);
     if (rc == 0)
         rc = train_length_count(&r->len, r, e);
