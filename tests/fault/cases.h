@@ -8,3 +8,6 @@ extern const fault_case *const fault_broken[];
 /* fault_file.c */
 extern const fault_case fault_file_write, fault_file_create, fault_file_stream, fault_file_append,
     fault_file_copy, fault_dir_rename, fault_dir_make, fault_js_save;
+
+/* fault_checkpoint.c */
+extern const fault_case fault_checkpoint;
