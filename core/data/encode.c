@@ -37,7 +37,8 @@ static void take(encoded *x, tok_ids *t, encoded_kind kind, size_t from, const t
     x->n = t->n + add;
     x->id = mem_array(x->n, sizeof *x->id);
     x->mask = mem_array(x->n, sizeof *x->mask);
-    memcpy(x->id, t->id, t->n * sizeof *x->id);
+    if (t->n > 0)
+        memcpy(x->id, t->id, t->n * sizeof *x->id);
     for (size_t i = 0; i < t->n; i++) /* what the tokenizer inserts has an empty range */
         x->mask[i] = kind == ENCODED_TEXT || t->end[i] > from || (i > 0 && x->mask[i - 1] != 0);
     if (add) {
@@ -87,6 +88,8 @@ int encode_record(encoded *out, const json_t *record, const data_options *o, hon
         rc = encode_pair(out, json_object_get(record, "prompt"),
                          json_object_get(record, "completion"), o->tok, e);
     int32_t bos = tok_bos(o->tok);
+    if (rc == 0 && out->n == 0)
+        rc = hone_fail(e, HONE_EFORMAT, "there is no token in it");
     if (rc == 0 && bos >= 0 && out->n > 1 && out->id[0] == bos && out->id[1] == bos)
         rc = hone_fail(e, HONE_EFORMAT,
                        "begins with two beginning-of-text tokens: the text has one of its own");
