@@ -1,6 +1,7 @@
 #include "cli/train_args.h"
 
 #include "cli/args.h"
+#include "core/data/formats.h"
 
 #include <stddef.h>
 #include <stdio.h>
@@ -15,6 +16,32 @@ static const args_row rows[] = {
     {NULL, 0, false},
 };
 
+/* The reference page: every setting, every format, and what an entry of `datasets` may hold. */
+static void print_reference(void)
+{
+    fputs("# Settings of `hone train`\n\n", stdout);
+    conf_markdown(train_conf_rows, stdout);
+    fputs("\n# Data\n\n| type | records |\n|---|---|\n", stdout);
+    for (size_t i = 0; formats[i] != NULL; i++)
+        printf("| `%s` | %s |\n", formats[i]->name, formats[i]->help);
+    fputs("\nAn entry of `datasets` is a path, or a mapping of:\n\n"
+          "| key | meaning |\n|---|---|\n"
+          "| `path` | .jsonl, .ndjson, .json (a list, or JSON Lines) or .txt |\n"
+          "| `type` | one of the above; default: what the first record looks like |\n"
+          "| `ds_type` | json or text, for files with other names |\n"
+          "| `sample_by` | what one record of a text file is: line, paragraph, document |\n"
+          "| `train_on_inputs` | as the setting, for this file |\n"
+          "| `message_property_mappings` | our name of a property of a message: its name here |\n"
+          "| `roles` | our role: list of its names here |\n"
+          "| `field_messages`, `field_tools`, `field_system`, `message_field_role`, "
+          "`message_field_content`, `message_field_training`, `field_instruction`, `field_input`, "
+          "`field_output`, `field_history`, `field_prompt`, `field_completion`, `field` (text) | "
+          "names of fields that differ |\n"
+          "\nA message with `train: false` is never learnt. Rows that cannot be used are in "
+          "`rejects.jsonl` with file, line and reason.\n",
+          stdout);
+}
+
 int train_args_load(train_conf *c, train_args *a, bool *done, const cmd *self, int argc,
                     char **argv)
 {
@@ -27,7 +54,7 @@ int train_args_load(train_conf *c, train_args *a, bool *done, const cmd *self, i
     if (args_parse(rows, a, argc, argv, words, MAX_WORDS, &n, &e) != 0)
         return cmd_usage(self, "%s", e.msg);
     if (a->settings) {
-        conf_markdown(train_conf_rows, stdout);
+        print_reference();
         *done = true;
         return 0;
     }

@@ -58,12 +58,19 @@ static int columns(void)
     return ioctl(STDERR_FILENO, TIOCGWINSZ, &w) == 0 && w.ws_col > 0 ? w.ws_col : 80;
 }
 
+static void eta_text(char *dst, int cap, const progress_now *now)
+{
+    if (now->eta_s > 0 || now->step == now->total)
+        progress_time(dst, cap, now->eta_s);
+    else
+        snprintf(dst, (size_t)cap, "?");
+}
+
 static void draw(progress *p, const progress_now *now)
 {
     enum { MAX_BAR = 40 };
-    char text[192], eta[24] = "?", bar[MAX_BAR * 3 + 1] = "";
-    if (now->eta_s > 0)
-        progress_time(eta, sizeof eta, now->eta_s);
+    char text[192], eta[24], bar[MAX_BAR * 3 + 1] = "";
+    eta_text(eta, sizeof eta, now);
     int n = snprintf(text, sizeof text, " %lld/%lld  loss %.4f  lr %.2e  %.0f tok/s  eta %s",
                      (long long)now->step, (long long)now->total, now->loss, now->lr,
                      now->tokens_per_s, eta);
@@ -83,9 +90,8 @@ void progress_step(progress *p, const progress_now *now, bool logged)
     if (p->mode == PROGRESS_BAR && (clock_seconds() - p->last >= 0.1 || now->step == now->total)) {
         draw(p, now);
     } else if (p->mode == PROGRESS_LINES && logged) {
-        char eta[24] = "?";
-        if (now->eta_s > 0)
-            progress_time(eta, sizeof eta, now->eta_s);
+        char eta[24];
+        eta_text(eta, sizeof eta, now);
         fprintf(stderr, "step %lld/%lld  epoch %.2f  loss %.4f  lr %.2e  %.0f tok/s  eta %s\n",
                 (long long)now->step, (long long)now->total, now->epoch, now->loss, now->lr,
                 now->tokens_per_s, eta);

@@ -25,7 +25,7 @@ const conf_row train_conf_rows[] = {
      "where checkpoints, logs and the result go"},
 
     {"datasets", NULL, CONF_JSON, AT(datasets), NULL, 0, 0, NULL,
-     "list of files, or of {path, type, ...}; see the data page"},
+     "list of files, or of {path, type, ...}; see Data below"},
     {"test_datasets", "eval_dataset", CONF_JSON, AT(test_datasets), NULL, 0, 0, NULL,
      "data for evaluation while training, as datasets"},
     {"val_set_size", "val_size", CONF_FLOAT, AT(val_set_size), "0", 0, 1e9, NULL,
