@@ -40,8 +40,8 @@ post() {
 
 # ask QUESTION-LINE: the whole response to a line of new_questions.jsonl
 ask() {
-    post /v1/chat/completions \
-        "$(jq -c '{model: "tarnbeck", messages: .messages[:2], temperature: 0, max_tokens: 60}' <<<"$1")"
+    post /v1/chat/completions "$(jq -c '{model: "tarnbeck", messages: .messages[:2],
+        temperature: 0, max_tokens: 60}' <<<"$1")"
 }
 
 live_digest() {
@@ -153,7 +153,7 @@ number "$work/retrain.json" .status '. == "promoted"'
 wait_for_swap "$old"
 kill $asker
 wait $asker 2>/dev/null || true
-[ ! -s "$work/meanwhile.txt" ] || fail "requests failed meanwhile: $(sort "$work/meanwhile.txt" | uniq -c)"
+[ ! -s "$work/meanwhile.txt" ] || fail "requests failed meanwhile: $(cat "$work/meanwhile.txt")"
 jq -r '"examples: \(.examples | tojson)", (.reasons[] | "  " + .), "status: " + .status' \
     "$work/retrain.json"
 
