@@ -9,7 +9,7 @@ hone=${1:-build/hone}
 work=${DEMO_DIR:-demo-state}
 support=examples/support
 began=$SECONDS
-server=
+server= asker=
 
 fail() {
     echo "FAIL: $*" >&2
@@ -21,7 +21,10 @@ say() {
 }
 
 cleanup() {
-    [ -z "$server" ] || kill "$server" 2>/dev/null || true
+    local pid
+    for pid in $server $asker; do
+        kill "$pid" 2>/dev/null || true
+    done
 }
 trap cleanup EXIT
 
@@ -153,6 +156,7 @@ number "$work/retrain.json" .status '. == "promoted"'
 wait_for_swap "$old"
 kill $asker
 wait $asker 2>/dev/null || true
+asker=
 [ ! -s "$work/meanwhile.txt" ] || fail "requests failed meanwhile: $(cat "$work/meanwhile.txt")"
 jq -r '"examples: \(.examples | tojson)", (.reasons[] | "  " + .), "status: " + .status' \
     "$work/retrain.json"
