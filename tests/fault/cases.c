@@ -5,6 +5,15 @@
 #include <stddef.h>
 
 const fault_case *const fault_cases[] = {
-    &fault_file_write, &fault_file_create, &fault_file_stream, &fault_file_append, &fault_file_copy,
-    &fault_dir_rename, &fault_dir_make,    &fault_js_save,     &fault_checkpoint,  NULL,
+    &fault_file_write,
+    &fault_file_create,
+    &fault_file_stream,
+    &fault_file_append,
+    &fault_file_copy,
+    &fault_dir_rename,
+    &fault_dir_make,
+    &fault_js_save,
+    &fault_checkpoint,
+    &fault_feedback,
+    NULL,
 };

@@ -11,3 +11,6 @@ extern const fault_case fault_file_write, fault_file_create, fault_file_stream, 
 
 /* fault_checkpoint.c */
 extern const fault_case fault_checkpoint;
+
+/* fault_feedback.c */
+extern const fault_case fault_feedback;
