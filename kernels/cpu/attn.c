@@ -53,7 +53,8 @@ int cpu_attn_check(kern_dev *d, const kern_attn *a)
 
 typedef struct forward_mem {
     float *q, *k, *kt, *v, *vw, *s, *p, *o;
-    float max[ATTN_TILE], sum[ATTN_TILE];
+    float max[ATTN_TILE], sum[ATTN_TILE], keep[ATTN_TILE];
+    int lo[ATTN_TILE], hi[ATTN_TILE];
 } forward_mem;
 
 /* Tiles stand on cache lines. */
@@ -75,38 +76,50 @@ static void divide(const attn_form *f, forward_mem *m)
     }
 }
 
+static void load_tile(const attn_form *f, const attn_source *kv, int which, int64_t j0, int n,
+                      float *tile)
+{
+    for (int64_t j = 0, run, ld; j < n; j += run) {
+        const void *p = kv->at(kv->arg, j0 + j, which, &ld, &run);
+        run = run < n - j ? run : n - j;
+        attn_put_rows(f, tile, (int)j, (int)run, kv->t, p, ld);
+    }
+    attn_clear_rows(f, tile, n);
+}
+
 static void load_keys(const attn_form *f, const attn_block *b, forward_mem *m, int64_t j0, int n)
 {
-    for (int j = 0; j < n; j++) {
-        attn_put_row(f, m->k, j, b->kv.t, b->kv.at(b->kv.arg, j0 + j, 0));
-        attn_put_row(f, m->v, j, b->kv.t, b->kv.at(b->kv.arg, j0 + j, 1));
-    }
-    attn_clear_rows(f, m->k, n);
-    attn_clear_rows(f, m->v, n);
+    load_tile(f, &b->kv, 0, j0, n, m->k);
+    load_tile(f, &b->kv, 1, j0, n, m->v);
     f->v->transpose(m->k, f->words, ATTN_TILE, f->words, m->kt, ATTN_TILE);
 }
 
-/* Scores of all rows against keys [j0, j0 + n) become probabilities. */
+static int within(int64_t x)
+{
+    return x < 0 ? 0 : x > ATTN_TILE ? ATTN_TILE : (int)x;
+}
+
+/* Scores of all rows against the tile of keys from j0 on become probabilities. */
 static void soften(const attn_form *f, const attn_block *b, forward_mem *m, int64_t j0, int rows)
 {
-    int64_t words = ATTN_TILE / f->group;
     for (int r = 0; r < rows; r++) {
-        int64_t pos = b->pos + r / f->heads, from = b->window > 0 ? pos - b->window + 1 : 0;
-        vec_soft s = {.s = m->s + r * ATTN_TILE,
-                      .scale = b->scale,
-                      .lo = from > j0 ? (int)(from - j0 < ATTN_TILE ? from - j0 : ATTN_TILE) : 0,
-                      .hi = pos < j0               ? 0
-                            : pos - j0 < ATTN_TILE ? (int)(pos - j0) + 1
-                                                   : ATTN_TILE,
-                      .max = m->max[r],
-                      .sum = m->sum[r],
-                      .p = m->p + r * words};
-        float keep = f->v->soft(f->t, &s);
-        if (keep != 1.0F)
-            f->v->scale(keep, m->o + (int64_t)r * f->wide, f->wide);
-        m->max[r] = s.max;
-        m->sum[r] = s.sum;
+        int64_t pos = b->pos + r / f->heads;
+        m->lo[r] = b->window > 0 ? within(pos - b->window + 1 - j0) : 0;
+        m->hi[r] = within(pos + 1 - j0);
     }
+    vec_soft s = {.s = m->s,
+                  .rows = rows,
+                  .scale = b->scale,
+                  .lo = m->lo,
+                  .hi = m->hi,
+                  .max = m->max,
+                  .sum = m->sum,
+                  .keep = m->keep,
+                  .p = m->p};
+    f->v->soft(f->t, &s);
+    for (int r = 0; r < rows; r++)
+        if (m->keep[r] != 1.0F)
+            f->v->scale(m->keep[r], m->o + (int64_t)r * f->wide, f->wide);
 }
 
 static void finish(const attn_form *f, const attn_block *b, forward_mem *m, int rows)
@@ -126,8 +139,9 @@ void attn_forward(const attn_form *f, const attn_block *b, void *mem)
     forward_mem *m = mem;
     int rows = b->tokens * f->heads, steps = (f->d + f->group - 1) / f->group;
     divide(f, m);
+    for (int t = 0; t < b->tokens; t++)
+        attn_put_rows(f, m->q, t * f->heads, f->heads, b->q.dtype, cpu_at(&b->q, t, 0), f->d);
     for (int r = 0; r < rows; r++) {
-        attn_put_row(f, m->q, r, b->q.dtype, cpu_at(&b->q, r / f->heads, r % f->heads * f->d));
         m->max[r] = -INFINITY;
         m->sum[r] = 0;
     }
@@ -152,10 +166,13 @@ typedef struct segment_arg {
     kern_tensor k, v; /* rows of one segment, columns of one head */
 } segment_arg;
 
-static const void *segment_at(const void *arg, int64_t pos, int which)
+static const void *segment_at(const void *arg, int64_t pos, int which, int64_t *ld, int64_t *n)
 {
     const segment_arg *s = arg;
-    return cpu_at(which == 0 ? &s->k : &s->v, pos, 0);
+    const kern_tensor *t = which == 0 ? &s->k : &s->v;
+    *ld = t->ld;
+    *n = t->rows - pos;
+    return cpu_at(t, pos, 0);
 }
 
 /* Tokens [t0, t0 + tokens) of segment s, key head kh. */

@@ -23,8 +23,9 @@ typedef struct attn_form {
 
 attn_form attn_form_of(const kern_dev *d, kern_dtype activations, int n_q, int n_kv, int dim);
 
-/* Loads row r of a tile from d elements of dtype src. */
-void attn_put_row(const attn_form *f, float *tile, int r, kern_dtype src, const void *p);
+/* Loads rows [r, r + n) of a tile from rows of d elements of dtype src, ld elements apart. */
+void attn_put_rows(const attn_form *f, float *tile, int r, int n, kern_dtype src, const void *p,
+                   int64_t ld);
 /* Zeroes rows [r, ATTN_TILE). */
 void attn_clear_rows(const attn_form *f, float *tile, int r);
 /* C [m, n] = A B with A's row and step strides; add: += . */
@@ -35,9 +36,10 @@ const float *attn_rows_as_b(const attn_form *f, const float *tile, float *woven)
 
 /* ---- forward of one tile of rows ------------------------------------------------------------- */
 
-/* Where keys and values come from: d elements each of position pos; which: 0 keys, 1 values. */
+/* Where keys and values come from: d elements of position pos and, ld elements apart, of the *n - 1
+ * positions after it that lie the same way; which: 0 keys, 1 values. */
 typedef struct attn_source {
-    const void *(*at)(const void *arg, int64_t pos, int which);
+    const void *(*at)(const void *arg, int64_t pos, int which, int64_t *ld, int64_t *n);
     const void *arg;
     kern_dtype t;
 } attn_source;

@@ -63,11 +63,11 @@ static void load_rows(const tile *t)
     const attn_form *f = &t->p->f;
     const kern_attn_grad *a = t->p->a;
     int rows = t->tokens * f->heads;
-    for (int r = 0; r < rows; r++) {
-        int64_t row = t->c0 + t->t0 + r / f->heads;
-        int64_t col = ((int64_t)t->kh * f->heads + r % f->heads) * f->d;
-        attn_put_row(f, t->m->q, r, a->f.q.dtype, cpu_at(&a->f.q, row, col));
-        attn_put_row(f, t->m->dout, r, a->dout.dtype, cpu_at(&a->dout, row, col));
+    for (int i = 0; i < t->tokens; i++) {
+        int64_t row = t->c0 + t->t0 + i, col = (int64_t)t->kh * f->heads * f->d;
+        int r = i * f->heads;
+        attn_put_rows(f, t->m->q, r, f->heads, a->f.q.dtype, cpu_at(&a->f.q, row, col), f->d);
+        attn_put_rows(f, t->m->dout, r, f->heads, a->dout.dtype, cpu_at(&a->dout, row, col), f->d);
     }
     attn_clear_rows(f, t->m->q, rows);
     attn_clear_rows(f, t->m->dout, rows);
@@ -141,11 +141,9 @@ static void load_keys(tile *t)
     const attn_form *f = &t->p->f;
     const kern_attn *a = &t->p->a->f;
     grad_mem *m = t->m;
-    for (int j = 0; j < t->keys; j++) {
-        int64_t row = t->c0 + t->j0 + j, col = (int64_t)t->kh * f->d;
-        attn_put_row(f, m->k, j, a->k.dtype, cpu_at(&a->k, row, col));
-        attn_put_row(f, m->v, j, a->v.dtype, cpu_at(&a->v, row, col));
-    }
+    int64_t row = t->c0 + t->j0, col = (int64_t)t->kh * f->d;
+    attn_put_rows(f, m->k, 0, t->keys, a->k.dtype, cpu_at(&a->k, row, col), a->k.ld);
+    attn_put_rows(f, m->v, 0, t->keys, a->v.dtype, cpu_at(&a->v, row, col), a->v.ld);
     attn_clear_rows(f, m->k, t->keys);
     attn_clear_rows(f, m->v, t->keys);
     f->v->transpose(m->k, f->words, ATTN_TILE, f->words, m->kt, ATTN_TILE);

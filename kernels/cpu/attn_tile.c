@@ -15,19 +15,10 @@ attn_form attn_form_of(const kern_dev *d, kern_dtype activations, int n_q, int n
     return f;
 }
 
-void attn_put_row(const attn_form *f, float *tile, int r, kern_dtype src, const void *p)
+void attn_put_rows(const attn_form *f, float *tile, int r, int n, kern_dtype src, const void *p,
+                   int64_t ld)
 {
-    float *row = tile + (int64_t)r * f->words;
-    size_t used = (size_t)f->d * kern_dtype_size(f->t), all = (size_t)f->words * 4;
-    if (used < all)
-        memset((char *)row + used, 0, all - used);
-    if (src == f->t) {
-        memcpy(row, p, (size_t)f->d * kern_dtype_size(src));
-    } else if (f->t == KERN_F32) {
-        f->v->to_f32(src, p, row, f->d);
-    } else {
-        f->v->from_f32(f->t, p, row, f->d);
-    }
+    f->v->tile_rows(src, p, ld, n, f->d, f->t, tile + (int64_t)r * f->words, f->words);
 }
 
 void attn_clear_rows(const attn_form *f, float *tile, int r)

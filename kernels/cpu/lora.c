@@ -3,11 +3,14 @@
 #include <string.h>
 
 /* Rows of a piece, steps of a sum at once, columns of a piece of a gradient, its rows at once. */
-enum { ROWS = 32, DEPTH = 512, COLS = 64, TALL = 256 };
+enum { ROWS = 32, DEPTH = 480, COLS = 64, TALL = 256 };
+/* Rows of a widened piece lie so far apart that they do not fall into the same lines of the cache.
+ */
+enum { PITCH = DEPTH + 16 };
 /* Floats of one thread: a widened piece of x, y or dy, and a result before it is added. */
 enum { THREAD_FLOATS = TALL * COLS + 16 * COLS };
 
-_Static_assert(ROWS *DEPTH <= TALL * COLS, "a piece of rows fits where a piece of columns does");
+_Static_assert(ROWS *PITCH <= TALL * COLS, "a piece of rows fits where a piece of columns does");
 
 static void start(lora *s, kern_dev *d, const kern_linear *f)
 {
@@ -113,15 +116,15 @@ static void shrink_rows(const lora *s, const shrink *k, float *tmp)
     for (int64_t k0 = 0; k0 < depth; k0 += DEPTH) {
         int64_t n = depth - k0 < DEPTH ? depth - k0 : DEPTH;
         for (int64_t r = 0; r < rows; r++) {
-            s->v->to_f32(k->big.dtype, cpu_at(&k->big, r, k0), tmp + r * DEPTH, n);
+            s->v->to_f32(k->big.dtype, cpu_at(&k->big, r, k0), tmp + r * PITCH, n);
             if (k->drop != NULL)
-                drop(s, k->drop, k->r0 + r, k0, n, tmp + r * DEPTH);
+                drop(s, k->drop, k->r0 + r, k0, n, tmp + r * PITCH);
         }
         vec_mm g = {.m = rows,
                     .n = k->n,
                     .steps = n,
                     .a = tmp,
-                    .ars = DEPTH,
+                    .ars = PITCH,
                     .aks = 1,
                     .b = k->b + k0 * k->ldb,
                     .ldb = k->ldb,

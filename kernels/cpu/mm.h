@@ -40,24 +40,31 @@ SIMD_FN void mm_tile(const vec_mm *g, int64_t i0, int64_t j0, const int mr, cons
                      const int bf)
 {
     vf acc[MM_ROWS][MM_VECS];
+    UNROLL
     for (int i = 0; i < mr; i++)
-        for (int v = 0; v < nv; v++)
-            acc[i][v] = (vf){0};
+        UNROLL
+    for (int v = 0; v < nv; v++)
+        acc[i][v] = (vf){0};
     const float *a = (const float *)g->a + i0 * g->ars, *b = (const float *)g->b + j0;
     const int64_t ars = g->ars;
     for (int64_t k = 0; k < g->steps; k++, a += g->aks, b += g->ldb) {
         vf bv[MM_VECS];
+        UNROLL
         for (int v = 0; v < nv; v++)
             bv[v] = v_load(b + v * VL);
+        UNROLL
         for (int i = 0; i < mr; i++) {
             vf x = v_set1(a[i * ars]);
+            UNROLL
             for (int v = 0; v < nv; v++)
                 acc[i][v] = mm_step(acc[i][v], x, bv[v], bf);
         }
     }
+    UNROLL
     for (int i = 0; i < mr; i++)
-        for (int v = 0; v < nv; v++)
-            mm_put(g, (i0 + i) * g->ldc + j0 + v * VL, acc[i][v] * g->alpha);
+        UNROLL
+    for (int v = 0; v < nv; v++)
+        mm_put(g, (i0 + i) * g->ldc + j0 + v * VL, acc[i][v] * g->alpha);
 }
 
 /* All rows of one strip of nv vectors. */
@@ -131,33 +138,43 @@ enum { MV_VECS = VL == 16 ? 4 : 2 };
 SIMD_FN void mv_f32_t(const vec_mv *a, int c0, const int rows, const int nv)
 {
     vf acc[VEC_MV_ROWS][MV_VECS];
+    UNROLL
     for (int r = 0; r < rows; r++)
-        for (int v = 0; v < nv; v++)
-            acc[r][v] = (vf){0};
+        UNROLL
+    for (int v = 0; v < nv; v++)
+        acc[r][v] = (vf){0};
     const float *w = (const float *)a->panel + c0, *x = a->x;
     for (int64_t k = 0; k < a->steps; k++, w += a->width) {
+        UNROLL
         for (int v = 0; v < nv; v++) {
             vf b = v_load(w + v * VL);
+            UNROLL
             for (int r = 0; r < rows; r++)
                 acc[r][v] += v_set1(x[r * a->ldx + k]) * b;
         }
     }
+    UNROLL
     for (int r = 0; r < rows; r++)
-        for (int v = 0; v < nv; v++)
-            v_store(a->y + r * VEC_MV_COLS + c0 + v * VL, acc[r][v]);
+        UNROLL
+    for (int v = 0; v < nv; v++)
+        v_store(a->y + r * VEC_MV_COLS + c0 + v * VL, acc[r][v]);
 }
 
 #if defined(__AVX512BF16__)
 SIMD_FN void mv_bf16_t(const vec_mv *a, int c0, const int rows, const int nv)
 {
     __m512 acc[VEC_MV_ROWS][MV_VECS];
+    UNROLL
     for (int r = 0; r < rows; r++)
-        for (int v = 0; v < nv; v++)
-            acc[r][v] = _mm512_setzero_ps();
+        UNROLL
+    for (int v = 0; v < nv; v++)
+        acc[r][v] = _mm512_setzero_ps();
     const uint16_t *w = (const uint16_t *)a->panel + c0 * 2, *x = a->x;
     for (int64_t k = 0; k < a->steps; k++, w += a->width * 2) {
+        UNROLL
         for (int v = 0; v < nv; v++) {
             __m512bh b = (__m512bh)_mm512_loadu_si512(w + v * 32);
+            UNROLL
             for (int r = 0; r < rows; r++) {
                 int32_t pair;
                 memcpy(&pair, x + r * a->ldx + k * 2, 4);
@@ -165,9 +182,11 @@ SIMD_FN void mv_bf16_t(const vec_mv *a, int c0, const int rows, const int nv)
             }
         }
     }
+    UNROLL
     for (int r = 0; r < rows; r++)
-        for (int v = 0; v < nv; v++)
-            _mm512_storeu_ps(a->y + r * VEC_MV_COLS + c0 + v * VL, acc[r][v]);
+        UNROLL
+    for (int v = 0; v < nv; v++)
+        _mm512_storeu_ps(a->y + r * VEC_MV_COLS + c0 + v * VL, acc[r][v]);
 }
 #endif
 
@@ -208,9 +227,11 @@ SIMD_FN void dots_t(const int bf, const void *w, const float *x, int64_t ldx, co
     for (int64_t i = 0; i < n; i += VL) {
         int64_t m = step_of(i, n);
         vf b = get_n(w, i, m, bf);
+        UNROLL
         for (int r = 0; r < rows; r++)
             acc[r] += b * get_n(x + r * ldx, i, m, 0);
     }
+    UNROLL
     for (int r = 0; r < rows; r++)
         y[r] = v_sum(acc[r]);
 }

@@ -95,11 +95,14 @@ typedef struct pages {
     int head;
 } pages;
 
-static const void *page_at(const void *arg, int64_t pos, int which)
+static const void *page_at(const void *arg, int64_t pos, int which, int64_t *ld, int64_t *n)
 {
     const pages *p = arg;
-    int64_t bt = p->a->kv->block_tokens;
-    return cpu_kv_at(p->a->kv, p->a->layer, which, p->blocks[pos / bt] * bt + pos % bt, p->head);
+    const kern_kv *kv = p->a->kv;
+    int64_t bt = kv->block_tokens;
+    *ld = kv->d;
+    *n = bt - pos % bt;
+    return cpu_kv_at(kv, p->a->layer, which, p->blocks[pos / bt] * bt + pos % bt, p->head);
 }
 
 /* Rows [r0, r0 + tokens) of the batch, which belong to sequence s; key head kh. */

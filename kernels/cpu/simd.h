@@ -13,11 +13,20 @@
 #endif
 
 #if defined(__AVX512F__)
+#define VL_IS_16 1
 enum { VL = 16 };
 #elif defined(__AVX2__)
+#define VL_IS_8 1
 enum { VL = 8 };
 #else
 enum { VL = 4 };
+#endif
+
+/* Before a loop with a constant count whose arrays are to live in registers. */
+#if defined(__clang__)
+#define UNROLL _Pragma("clang loop unroll(full)")
+#else
+#define UNROLL _Pragma("GCC unroll 64")
 #endif
 
 #define SIMD_FN static inline __attribute__((always_inline, unused))
@@ -162,8 +171,14 @@ SIMD_FN vf v_select(vi mask, vf a, vf b)
     return (vf)(((vi)a & mask) | ((vi)b & ~mask));
 }
 
+/* b where either is not a number. */
 SIMD_FN vf v_max(vf a, vf b)
 {
+#if defined(__AVX512F__)
+    return (vf)_mm512_max_ps((__m512)a, (__m512)b);
+#elif defined(__AVX2__)
+    return (vf)_mm256_max_ps((__m256)a, (__m256)b);
+#endif
     return v_select(a > b, a, b);
 }
 
@@ -180,14 +195,19 @@ SIMD_FN float v_max_lane(vf v)
     return m;
 }
 
-/* e^x to about 1 unit in the last place; 0 below -87.3, +inf above 88.7, NaN for NaN. Cephes' split
+/* e^x to about 1 unit in the last place; 0 far below, +inf above 88.7, NaN for NaN. Cephes' split
  * of ln 2 and minimax polynomial. */
 SIMD_FN vf v_exp(vf x)
 {
+    const float magic = 12582912.0F; /* 1.5 * 2^23: adding it rounds to an integer */
+#if defined(__AVX512F__)
+    /* The second operand is what max gives when one is not a number. */
+    vf c = (vf)_mm512_max_ps(_mm512_set1_ps(-200.0F), (__m512)x);
+#else
     const vf lo = v_set1(-87.33654F), hi = v_set1(88.72283F);
     vi under = x<lo, over = x> hi;
     vf c = v_select(under, lo, v_select(over, hi, x));
-    const float magic = 12582912.0F; /* 1.5 * 2^23: adding it rounds to an integer */
+#endif
     vf t = c * 1.44269504F + magic;
     vf n = t - magic;
     vf r = c - n * 0.693359375F - n * -2.12194440e-4F;
@@ -198,11 +218,14 @@ SIMD_FN vf v_exp(vf x)
     p = p * r + 1.6666665459e-1F;
     p = p * r + 5.0000001201e-1F;
     p = p * (r * r) + r + 1.0F;
+#if defined(__AVX512F__)
+    return (vf)_mm512_scalef_ps((__m512)p, (__m512)n);
+#else
     /* 2^n in two halves, so that n = 128 does not overflow before the product. */
     vi ni = (vi)t - (vi)v_set1(magic);
     vi half = ni >> 1;
     vf s1 = (vf)((half + 127) << 23), s2 = (vf)((ni - half + 127) << 23);
-    vf y = p * s1 * s2;
-    y = v_select(under, (vf){0}, y);
+    vf y = v_select(under, (vf){0}, p * s1 * s2);
     return v_select(over, v_set1(__builtin_inff()), y);
+#endif
 }

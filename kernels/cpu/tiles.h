@@ -13,33 +13,42 @@
 SIMD_FN void transpose_block(const float *src, int64_t lds, float *dst, int64_t ldd)
 {
     __m512 r[16], t[16];
+    UNROLL
     for (int i = 0; i < 16; i++)
         r[i] = _mm512_loadu_ps(src + i * lds);
+    UNROLL
     for (int i = 0; i < 16; i += 2) {
         t[i] = _mm512_unpacklo_ps(r[i], r[i + 1]);
         t[i + 1] = _mm512_unpackhi_ps(r[i], r[i + 1]);
     }
+    UNROLL
     for (int i = 0; i < 16; i += 4)
-        for (int j = 0; j < 2; j++) {
-            __m512d a = (__m512d)t[i + j], b = (__m512d)t[i + j + 2];
-            r[i + 2 * j] = (__m512)_mm512_unpacklo_pd(a, b);
-            r[i + 2 * j + 1] = (__m512)_mm512_unpackhi_pd(a, b);
-        }
+        UNROLL
+    for (int j = 0; j < 2; j++) {
+        __m512d a = (__m512d)t[i + j], b = (__m512d)t[i + j + 2];
+        r[i + 2 * j] = (__m512)_mm512_unpacklo_pd(a, b);
+        r[i + 2 * j + 1] = (__m512)_mm512_unpackhi_pd(a, b);
+    }
+    UNROLL
     for (int i = 0; i < 16; i += 8)
-        for (int j = 0; j < 4; j++) {
-            t[i + j] = _mm512_shuffle_f32x4(r[i + j], r[i + j + 4], 0x88);
-            t[i + j + 4] = _mm512_shuffle_f32x4(r[i + j], r[i + j + 4], 0xDD);
-        }
+        UNROLL
+    for (int j = 0; j < 4; j++) {
+        t[i + j] = _mm512_shuffle_f32x4(r[i + j], r[i + j + 4], 0x88);
+        t[i + j + 4] = _mm512_shuffle_f32x4(r[i + j], r[i + j + 4], 0xDD);
+    }
+    UNROLL
     for (int j = 0; j < 8; j++) {
         r[j] = _mm512_shuffle_f32x4(t[j], t[j + 8], 0x88);
         r[j + 8] = _mm512_shuffle_f32x4(t[j], t[j + 8], 0xDD);
     }
+    UNROLL
     for (int i = 0; i < 16; i++)
         _mm512_storeu_ps(dst + i * ldd, r[i]);
 }
 #else
 SIMD_FN void transpose_block(const float *src, int64_t lds, float *dst, int64_t ldd)
 {
+    UNROLL
     for (int i = 0; i < 16; i++)
         for (int j = 0; j < 16; j++)
             dst[j * ldd + i] = src[i * lds + j];
@@ -52,6 +61,46 @@ static inline void tile_transpose(const float *src, int64_t lds, int rows, int c
     for (int i = 0; i < rows; i += 16)
         for (int j = 0; j < cols; j += 16)
             transpose_block(src + i * lds + j, lds, dst + j * ldd + i, ldd);
+}
+
+/* One row, from and to known; m elements of each vector. */
+SIMD_FN void tile_row(const void *src, const int from_bf, int64_t n, void *dst, const int to_bf)
+{
+    int64_t i = 0;
+    for (; i + VL <= n; i += VL)
+        v_put(dst, i, v_get(src, i, from_bf), to_bf);
+    for (; i < n; i++)
+        s_put(dst, i, s_get(src, i, from_bf), to_bf);
+}
+
+SIMD_FN void tile_rows_t(const void *src, const int from_bf, int64_t ld, int64_t rows, int64_t n,
+                         float *dst, const int to_bf, int64_t words)
+{
+    size_t used = (size_t)n * (to_bf ? 2 : 4), all = (size_t)words * 4;
+    for (int64_t r = 0; r < rows; r++) {
+        const char *s = (const char *)src + (size_t)(r * ld) * (from_bf ? 2 : 4);
+        char *d = (char *)(dst + r * words);
+        if (from_bf == to_bf && used % 64 == 0)
+            for (size_t b = 0; b < used; b += 64)
+                memcpy(d + b, s + b, 64);
+        else
+            tile_row(s, from_bf, n, d, to_bf);
+        if (used < all)
+            memset(d + used, 0, all - used);
+    }
+}
+
+static inline void tile_rows(kern_dtype from, const void *src, int64_t ld, int64_t rows, int64_t n,
+                             kern_dtype to, float *dst, int64_t words)
+{
+    if (from == KERN_BF16 && to == KERN_BF16)
+        tile_rows_t(src, 1, ld, rows, n, dst, 1, words);
+    else if (from == KERN_BF16)
+        tile_rows_t(src, 1, ld, rows, n, dst, 0, words);
+    else if (to == KERN_BF16)
+        tile_rows_t(src, 0, ld, rows, n, dst, 1, words);
+    else
+        tile_rows_t(src, 0, ld, rows, n, dst, 0, words);
 }
 
 #if defined(__AVX512BF16__)
@@ -86,40 +135,53 @@ enum { TILE_VECS = VEC_TILE / VL };
 SIMD_FN vi tile_mask(int v, int lo, int hi)
 {
     vi at;
+    UNROLL
     for (int i = 0; i < VL; i++)
         at[i] = v * VL + i;
     return (at >= lo) & (at < hi);
 }
 
-SIMD_FN float tile_soft_t(vec_soft *a, const int bf)
+SIMD_FN void soft_row(const vec_soft *a, int r, const int bf)
 {
-    if (a->lo >= a->hi) {
-        memset(a->p, 0, VEC_TILE * (bf ? 2 : 4));
-        return 1;
-    }
-    vf s[TILE_VECS], top = v_set1(a->max), sum = {0};
-    bool whole = a->lo <= 0 && a->hi >= VEC_TILE;
+    vf s[TILE_VECS], top = v_set1(a->max[r]), sum = {0};
+    bool whole = a->lo[r] <= 0 && a->hi[r] >= VEC_TILE;
+    UNROLL
     for (int v = 0; v < TILE_VECS; v++) {
-        s[v] = v_load(a->s + v * VL) * a->scale;
+        s[v] = v_load(a->s + r * VEC_TILE + v * VL) * a->scale;
         if (!whole)
-            s[v] = v_select(tile_mask(v, a->lo, a->hi), s[v], v_set1(-INFINITY));
+            s[v] = v_select(tile_mask(v, a->lo[r], a->hi[r]), s[v], v_set1(-INFINITY));
         top = v_max(s[v], top);
     }
     float max = v_max_lane(top);
+    UNROLL
     for (int v = 0; v < TILE_VECS; v++) {
         vf p = v_exp(s[v] - max);
         sum += p;
-        v_put(a->p, v * VL, p, bf);
+        v_put(a->p, r * VEC_TILE + v * VL, p, bf);
     }
-    float keep = expf(a->max - max);
-    a->sum = a->sum * keep + v_sum(sum);
-    a->max = max;
-    return keep;
+    a->keep[r] = max == a->max[r] ? 1 : expf(a->max[r] - max);
+    a->sum[r] = a->sum[r] * a->keep[r] + v_sum(sum);
+    a->max[r] = max;
 }
 
-static inline float tile_soft(kern_dtype t, vec_soft *a)
+SIMD_FN void tile_soft_t(const vec_soft *a, const int bf)
 {
-    return t == KERN_BF16 ? tile_soft_t(a, 1) : tile_soft_t(a, 0);
+    for (int r = 0; r < a->rows; r++) {
+        if (a->lo[r] < a->hi[r]) {
+            soft_row(a, r, bf);
+            continue;
+        }
+        memset((char *)a->p + (size_t)(r * VEC_TILE) * (bf ? 2 : 4), 0, VEC_TILE * (bf ? 2 : 4));
+        a->keep[r] = 1;
+    }
+}
+
+static inline void tile_soft(kern_dtype t, const vec_soft *a)
+{
+    if (t == KERN_BF16)
+        tile_soft_t(a, 1);
+    else
+        tile_soft_t(a, 0);
 }
 
 typedef struct soft_pair {
@@ -140,17 +202,20 @@ SIMD_FN soft_pair soft_grad_vec(const vec_soft_grad *a, int v, int row)
 
 static inline void tile_soft_grad(const vec_soft_grad *a)
 {
+    UNROLL
     for (int row = 0; row < 2; row++)
-        for (int v = 0; v < TILE_VECS; v++) {
-            soft_pair g = soft_grad_vec(a, v, row);
-            v_store((float *)a->p + row * VEC_TILE + v * VL, g.p);
-            v_store((float *)a->ds + row * VEC_TILE + v * VL, g.ds);
-        }
+        UNROLL
+    for (int v = 0; v < TILE_VECS; v++) {
+        soft_pair g = soft_grad_vec(a, v, row);
+        v_store((float *)a->p + row * VEC_TILE + v * VL, g.p);
+        v_store((float *)a->ds + row * VEC_TILE + v * VL, g.ds);
+    }
 }
 
 #if defined(__AVX512BF16__)
 static inline void tile_soft_grad_pairs(const vec_soft_grad *a)
 {
+    UNROLL
     for (int v = 0; v < TILE_VECS; v++) {
         soft_pair even = soft_grad_vec(a, v, 0), odd = soft_grad_vec(a, v, 1);
         __m256i p0 = (__m256i)_mm512_cvtneps_pbh((__m512)even.p),

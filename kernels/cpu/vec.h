@@ -58,14 +58,16 @@ typedef struct vec_mv {
 } vec_mv;
 enum { VEC_MV_ROWS = 4, VEC_MV_COLS = 64 };
 
-/* One row of a tile of attention scores. */
+/* A tile of attention scores: rows of VEC_TILE columns. */
 enum { VEC_TILE = 64 };
 typedef struct vec_soft {
-    const float *s; /* [VEC_TILE] dot products */
+    const float *s; /* [rows, VEC_TILE] dot products */
+    int rows;
     float scale;
-    int lo, hi;     /* columns that count: [lo, hi) */
-    float max, sum; /* of the row so far, carried on */
-    void *p;        /* [VEC_TILE] exp(scaled - max); 0 where no column counts */
+    const int *lo, *hi;      /* [rows] columns that count: [lo, hi) */
+    float *max, *sum, *keep; /* [rows] of the row so far, carried on; what earlier sums of the row
+                                are to be multiplied by */
+    void *p;                 /* [rows, VEC_TILE] exp(scaled - max); 0 where no column counts */
 } vec_soft;
 
 /* Two rows of scores and of dP on the way back. */
@@ -117,13 +119,17 @@ typedef struct cpu_vec {
     /* x[i] = exp(x[i] - max); returns the sum. */
     float (*exp_sum)(float *x, float max, int64_t n);
     float (*max)(const float *x, int64_t n);
+    /* rows of n elements of dtype from, ld elements apart, into rows of `words` units of 4 bytes
+     * that hold dtype to, padded with zeros. */
+    void (*tile_rows)(kern_dtype from, const void *src, int64_t ld, int64_t rows, int64_t n,
+                      kern_dtype to, float *dst, int64_t words);
     /* Tiles of attention. Elements of 4 bytes; rows and cols multiples of 16; dst[c, r] = src[r,
      * c]. */
     void (*transpose)(const float *src, int64_t lds, int rows, int cols, float *dst, int64_t ldd);
     /* Pairs (row 2i, row 2i + 1) of each column: dst [rows / 2, cols] pairs. Strides count bf16. */
     void (*weave)(const uint16_t *src, int64_t lds, int rows, int cols, uint16_t *dst, int64_t ldd);
-    /* Probabilities in dtype t; returns what earlier sums of the row are to be multiplied by. */
-    float (*soft)(kern_dtype t, vec_soft *a);
+    /* Probabilities in dtype t. */
+    void (*soft)(kern_dtype t, const vec_soft *a);
     void (*soft_grad)(const vec_soft_grad *a);
     void (*soft_grad_pairs)(const vec_soft_grad *a); /* NULL where there are no bf16 products */
     void (*drop)(const vec_drop *a);
