@@ -51,8 +51,7 @@ static double seconds(int threads)
         for (int i = 0; i < 12; i++)                                                               \
             a[i] = zero;                                                                           \
         for (long k = 0; k < n; k++) {                                                             \
-            _Pragma("GCC unroll 12") for (int i = 0; i < 12; i++)                                                           \
-                a[i] = step(a[i]);                                                                 \
+            _Pragma("GCC unroll 12") for (int i = 0; i < 12; i++) a[i] = step(a[i]);               \
             __asm__ volatile("" : : "v"(a[0]));                                                    \
         }                                                                                          \
         float s = 0, t[16];                                                                        \
