@@ -113,7 +113,9 @@ static int next_element(source *s, source_record *r, hone_err *e)
         s->first = false;
         return next_element(s, r, e);
     }
-    if (!s->first && c == ',')
+    if (!s->first && c != ',')
+        return broken(s, "a ',' or ']' belongs here", e);
+    if (!s->first)
         s->at++;
     s->first = false;
     skip_blank(s);

@@ -66,6 +66,8 @@ static void test_json_array(void **state)
     check("c.json", "[{\"a\":1}", SOURCE_LINE, "c.json:1: the JSON array is not closed");
     check("d.json", "[{\"a\":1}]\nx", SOURCE_LINE,
           "1 {\"a\":1}\nd.json:2: there is text after the JSON array");
+    check("f.json", "[{\"a\":1}}, {}]", SOURCE_LINE,
+          "1 {\"a\":1}\nf.json:1: a ',' or ']' belongs here");
     check("e.json", "[{\"a\":1},\n{\"a\"", SOURCE_LINE,
           "1 {\"a\":1}\ne.json:2: the JSON array is not closed");
 }
