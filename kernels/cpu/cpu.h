@@ -15,7 +15,6 @@ enum {
     CPU_SLOT_A, /* an op's own */
     CPU_SLOT_B,
     CPU_SLOT_C,
-    CPU_SLOT_DNNL,
     CPU_SCRATCH_SLOTS
 };
 

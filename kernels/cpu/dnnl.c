@@ -12,12 +12,13 @@
 
 enum { MAX_PRIMITIVES = 256 };
 
-/* y [m, n] = a [m, k] b [k, n]. Strides in elements; b_width > 0: panels of that width. Compared as
- * bytes, so all fields are of one size. */
+/* y [m, n] = a [m, k] b [k, n] (+ bias) (+ y). a and y have no gaps: oneDNN's fast products take no
+ * others. b: panels of b_width columns, or rows with strides. Compared as bytes, so all fields are
+ * of one size. */
 typedef struct shape {
     int64_t m, n, k;
-    int64_t a_row, a_col, b_row, b_col, y_row;
-    int64_t a_type, y_type, b_width, bias, add;
+    int64_t b_row, b_col, b_width;
+    int64_t a_type, y_type, bias, add;
 } shape;
 
 enum { ARG_A, ARG_B, ARG_BIAS, ARG_Y, ARG_PAD, N_ARGS };
@@ -132,11 +133,11 @@ static dnnl_status_t make(const cpu_dnnl *x, entry *e)
     dnnl_matmul_desc_t md;
     dnnl_primitive_attr_t attr = NULL;
     dnnl_primitive_desc_t pd = NULL;
-    dnnl_status_t st = strided(&e->md[ARG_A], s->m, s->k, s->a_type, s->a_row, s->a_col);
+    dnnl_status_t st = strided(&e->md[ARG_A], s->m, s->k, s->a_type, s->k, 1);
     if (st == dnnl_success)
         st = matrix_b(&e->md[ARG_B], s);
     if (st == dnnl_success)
-        st = strided(&e->md[ARG_Y], s->m, s->n, s->y_type, s->y_row, 1);
+        st = strided(&e->md[ARG_Y], s->m, s->n, s->y_type, s->n, 1);
     if (st == dnnl_success)
         st = strided(&e->md[ARG_BIAS], 1, s->n, KERN_F32, s->n, 1);
     if (st == dnnl_success)
@@ -192,34 +193,14 @@ static int find(kern_dev *d, const shape *s, entry **out)
     return rc;
 }
 
-/* ---- a product in blocks --------------------------------------------------------------------- */
-
-typedef struct job {
-    cpu_dnnl *x;
-    shape s; /* the whole product */
-    const char *a, *b, *bias;
-    char *y;
-    int64_t mb, nb; /* rows and columns of a block */
-    entry *e[2][2]; /* [last rows][last columns] */
-    const cpu_mul *m;
-    const cpu_vec *v;
-    atomic_int status;
-} job;
+/* ---- running one ----------------------------------------------------------------------------- */
 
 static size_t size_of(int64_t t)
 {
     return t == KERN_F32 ? 4 : 2;
 }
 
-/* Where column c of b begins. A block starts at a whole panel. */
-static const char *column_of(const job *j, int64_t c)
-{
-    const cpu_layout *l = j->m != NULL ? &j->m->b->l : NULL;
-    int64_t step = l != NULL && l->width > 0 ? l->depth_pad : j->s.b_col;
-    return j->b + (size_t)(c * step) * size_of(j->s.a_type);
-}
-
-static dnnl_status_t execute(const job *j, entry *e, int thread, const void *const p[N_ARGS])
+static int execute(const cpu_dnnl *x, entry *e, int thread, const void *const p[N_ARGS])
 {
     static const int names[N_ARGS] = {DNNL_ARG_SRC, DNNL_ARG_WEIGHTS, DNNL_ARG_BIAS, DNNL_ARG_DST,
                                       DNNL_ARG_SCRATCHPAD};
@@ -231,112 +212,92 @@ static dnnl_status_t execute(const job *j, entry *e, int thread, const void *con
             continue;
         dnnl_status_t st = dnnl_success;
         if (memory[i] == NULL)
-            st = dnnl_memory_create(&memory[i], &e->md[i], j->x->engine, DNNL_MEMORY_NONE);
+            st = dnnl_memory_create(&memory[i], &e->md[i], x->engine, DNNL_MEMORY_NONE);
         if (st != dnnl_success)
-            return st;
+            return (int)st;
         /* oneDNN takes inputs as pointers to what may change, too. */
         dnnl_memory_set_data_handle(memory[i], (void *)(uintptr_t)p[i]);
         args[n++] = (dnnl_exec_arg_t){names[i], memory[i]};
     }
-    return dnnl_primitive_execute(e->p, j->x->stream, n, args);
+    return (int)dnnl_primitive_execute(e->p, x->stream, n, args);
 }
 
-/* oneDNN 2.6's blocked products write only rows without gaps (others go to its reference code, a
- * hundred times slower), so a block that is narrower than its result is written to a stage first.
- */
-static bool staged(const job *j, int64_t cols)
+/* The primitive of a shape, and the greatest scratch memory so far. */
+static int prepare(kern_dev *d, const shape *s, entry **e, size_t *pad)
 {
-    return cols != j->s.y_row;
+    int rc = find(d, s, e);
+    if (rc != 0)
+        return rc;
+    size_t need = dnnl_memory_desc_get_size(&(*e)->md[ARG_PAD]);
+    *pad = need > *pad ? need : *pad;
+    return 0;
 }
 
-/* From the stage to its place, or added to what stands there: the stage is then in F32. */
-static void unstage(const job *j, const cpu_block *b, char *stage)
+static void copy_rows(char *dst, size_t dst_row, const char *src, size_t src_row, size_t bytes,
+                      int64_t rows)
 {
-    const cpu_vec *v = j->v;
-    kern_dtype t = (kern_dtype)j->s.y_type;
-    int64_t n = b->c1 - b->c0;
-    float *row = (float *)(void *)(stage + (size_t)((b->r1 - b->r0) * n) * 4);
-    for (int64_t r = b->r0; r < b->r1; r++) {
-        char *y = j->y + (size_t)(r * j->s.y_row + b->c0) * size_of(t);
-        if (!j->s.add) {
-            memcpy(y, stage + (size_t)((r - b->r0) * n) * size_of(t), (size_t)n * size_of(t));
-            continue;
-        }
-        const float *from = (const float *)(const void *)stage + (r - b->r0) * n;
-        v->to_f32(t, y, row, n);
-        v->axpy(1.0F, from, row, n);
-        v->from_f32(t, row, y, n);
-    }
+    for (int64_t r = 0; r < rows; r++)
+        memcpy(dst + (size_t)r * dst_row, src + (size_t)r * src_row, bytes);
+}
+
+static size_t line(size_t bytes)
+{
+    return (bytes + 63) / 64 * 64;
+}
+
+/* ---- a product in blocks --------------------------------------------------------------------- */
+
+typedef struct job {
+    cpu_dnnl *x;
+    const cpu_mul *m;
+    shape s;               /* the whole product */
+    int64_t mb, nb;        /* rows and columns of a block */
+    entry *e[2][2];        /* [last rows][last columns] */
+    bool stage_x, stage_y; /* they have gaps: a block goes through the thread's own memory */
+    size_t pad, x_bytes, each;
+    char *mem;
+    atomic_int status;
+} job;
+
+/* Where column c of b begins. A block starts at a whole panel. */
+static const char *column_of(const job *j, int64_t c)
+{
+    const cpu_layout *l = &j->m->b->l;
+    int64_t step = l->width > 0 ? l->depth_pad : j->s.b_col;
+    return (const char *)j->m->b->data + (size_t)(c * step) * size_of(j->s.a_type);
 }
 
 static void run_block(void *arg, int64_t i, int thread)
 {
     job *j = arg;
     const shape *s = &j->s;
+    const kern_tensor *x = j->m->x, *y = j->m->y;
     int64_t down = (s->m + j->mb - 1) / j->mb;
     cpu_block b = {.r0 = i % down * j->mb, .c0 = i / down * j->nb};
     b.r1 = b.r0 + j->mb < s->m ? b.r0 + j->mb : s->m;
     b.c1 = b.c0 + j->nb < s->n ? b.c0 + j->nb : s->n;
-    entry *e = j->e[b.r1 - b.r0 != j->mb][b.c1 - b.c0 != j->nb];
-    char *pad = j->x->pad + (size_t)thread * j->x->thread_each;
-    const void *p[N_ARGS] = {j->a + (size_t)(b.r0 * s->a_row) * size_of(s->a_type),
-                             column_of(j, b.c0), j->bias != NULL ? j->bias + b.c0 * 4 : NULL,
-                             j->y + (size_t)(b.r0 * s->y_row + b.c0) * size_of(s->y_type), pad};
-    if (staged(j, b.c1 - b.c0))
-        p[ARG_Y] = pad + j->x->pad_each;
-    dnnl_status_t st = execute(j, e, thread, p);
-    if (st == dnnl_success && staged(j, b.c1 - b.c0))
-        unstage(j, &b, pad + j->x->pad_each);
-    if (st != dnnl_success)
-        atomic_store(&j->status, (int)st);
-    else if (j->m != NULL && j->m->after != NULL)
-        j->m->after(j->m->arg, &b, thread);
-}
-
-/* The primitives of whole and last blocks. */
-static int prepare(kern_dev *d, job *j)
-{
-    int64_t rows[2] = {j->mb, j->s.m % j->mb}, cols[2] = {j->nb, j->s.n % j->nb};
-    size_t pad = 64, stage = 0;
-    for (int i = 0; i < 4; i++) {
-        shape s = j->s;
-        s.m = rows[i / 2];
-        s.n = cols[i % 2];
-        if (s.m == 0 || s.n == 0 || s.m > j->s.m || s.n > j->s.n)
-            continue;
-        if (staged(j, s.n)) {
-            s.y_row = s.n;
-            s.y_type = s.add ? KERN_F32 : s.y_type;
-            s.add = 0;
-            stage = (size_t)(j->mb + 1) * (size_t)j->nb * 4;
-        }
-        int rc = find(d, &s, &j->e[i / 2][i % 2]);
-        if (rc != 0)
-            return rc;
-        size_t need = dnnl_memory_desc_get_size(&j->e[i / 2][i % 2]->md[ARG_PAD]);
-        pad = need > pad ? need : pad;
+    int64_t rows = b.r1 - b.r0;
+    size_t ex = size_of(s->a_type), ey = size_of(s->y_type), y_row = (size_t)(b.c1 - b.c0) * ey;
+    char *pad = j->mem + (size_t)thread * j->each, *xb = cpu_at(x, b.r0, 0),
+         *yb = cpu_at(y, b.r0, b.c0);
+    char *ys = j->stage_y ? pad + j->pad + j->x_bytes : yb;
+    if (j->stage_x) {
+        copy_rows(pad + j->pad, (size_t)s->k * ex, xb, (size_t)x->ld * ex, (size_t)s->k * ex, rows);
+        xb = pad + j->pad;
     }
-    void *mem;
-    j->x->pad_each = pad = (pad + 63) / 64 * 64;
-    j->x->thread_each = pad + (stage + 63) / 64 * 64;
-    int rc = cpu_scratch(d, CPU_SLOT_DNNL, j->x->thread_each * (size_t)d->threads, &mem);
-    j->x->pad = mem;
-    return rc;
-}
-
-static int run(kern_dev *d, job *j)
-{
-    /* oneDNN asks OpenMP how many threads to use; that belongs to the calling thread. */
-    omp_set_num_threads(1);
-    j->x = cpu_of(d)->dnnl;
-    j->v = cpu_of(d)->vec;
-    int rc = prepare(d, j);
-    if (rc != 0)
-        return rc;
-    int64_t down = (j->s.m + j->mb - 1) / j->mb, across = (j->s.n + j->nb - 1) / j->nb;
-    cpu_run(d, j->s.m * j->s.n * j->s.k / 64, down * across, run_block, j);
-    int st = atomic_load(&j->status);
-    return st == 0 ? 0 : cpu_fail(d, KERN_EDEVICE, "linear: oneDNN failed (status %d)", st);
+    if (j->stage_y && s->add)
+        copy_rows(ys, y_row, yb, (size_t)y->ld * ey, y_row, rows);
+    const void *p[N_ARGS] = {xb, column_of(j, b.c0), j->m->bias != NULL ? j->m->bias + b.c0 : NULL,
+                             ys, pad};
+    int st = execute(j->x, j->e[rows != j->mb][b.c1 - b.c0 != j->nb], thread, p);
+    if (st != 0) {
+        atomic_store(&j->status, st);
+        return;
+    }
+    if (j->stage_y)
+        copy_rows(yb, (size_t)y->ld * ey, ys, y_row, y_row, rows);
+    if (j->m->after != NULL)
+        j->m->after(j->m->arg, &b, thread);
 }
 
 enum {
@@ -346,14 +307,14 @@ enum {
     NEAR_BYTES = 512 << 10 /* what of it stays in the second-level cache */
 };
 
-/* A block is many rows by all columns, so that B is read from the shared cache; with a B that no
+/* A block is some rows by all columns, so that B is read from the shared cache; with a B that no
  * cache holds, all rows by a few columns, so that it is read once. */
 static void cut(const kern_dev *d, job *j)
 {
     int64_t column = j->s.k * (int64_t)size_of(j->s.a_type), want = 3 * (int64_t)d->threads;
     bool far = j->s.n * column > FAR_BYTES;
     j->mb = far ? FAR_ROWS : BLOCK_ROWS;
-    j->nb = far ? NEAR_BYTES / column / 64 * 64 : (j->s.n + 63) / 64 * 64;
+    j->nb = far ? NEAR_BYTES / column / 64 * 64 : j->s.n;
     int64_t down = (j->s.m + j->mb - 1) / j->mb;
     if (!far && down < want)
         j->nb = (j->s.n * down / want + 63) / 64 * 64;
@@ -362,48 +323,155 @@ static void cut(const kern_dev *d, job *j)
     j->mb = j->mb > j->s.m ? j->s.m : j->mb;
 }
 
+/* The primitives of whole and last blocks, and memory for each thread. */
+static int ready(kern_dev *d, job *j)
+{
+    int64_t rows[2] = {j->mb, j->s.m % j->mb}, cols[2] = {j->nb, j->s.n % j->nb};
+    for (int i = 0; i < 4; i++) {
+        shape s = j->s;
+        s.m = rows[i / 2];
+        s.n = cols[i % 2];
+        int rc = s.m == 0 || s.n == 0 ? 0 : prepare(d, &s, &j->e[i / 2][i % 2], &j->pad);
+        if (rc != 0)
+            return rc;
+    }
+    void *mem;
+    j->stage_x = j->m->x->ld != j->s.k && j->s.m > 1;
+    j->stage_y = j->m->y->ld != j->nb && j->s.m > 1;
+    j->pad = line(j->pad);
+    j->x_bytes = j->stage_x ? line((size_t)(j->mb * j->s.k) * size_of(j->s.a_type)) : 0;
+    size_t y_bytes = j->stage_y ? line((size_t)(j->mb * j->nb) * size_of(j->s.y_type)) : 0;
+    int rc = cpu_thread_mem(d, j->pad + j->x_bytes + y_bytes, &mem, &j->each);
+    j->mem = mem;
+    return rc;
+}
+
 int cpu_product_dnnl(kern_dev *d, const cpu_mul *m)
 {
     const cpu_layout *l = &m->b->l;
-    job j = {.s = {.m = m->x->rows,
+    job j = {.x = cpu_of(d)->dnnl,
+             .m = m,
+             .s = {.m = m->x->rows,
                    .n = l->cols,
                    .k = l->depth,
-                   .a_row = m->x->ld,
-                   .a_col = 1,
                    .b_row = l->transposed ? 1 : l->cols,
                    .b_col = l->transposed ? l->depth : 1,
-                   .y_row = m->y->ld,
+                   .b_width = l->width,
                    .a_type = m->x->dtype,
                    .y_type = m->y->dtype,
-                   .b_width = l->width,
                    .bias = m->bias != NULL,
-                   .add = m->add},
-             .a = m->x->data,
-             .b = m->b->data,
-             .bias = (const char *)m->bias,
-             .y = m->y->data,
-             .m = m};
+                   .add = m->add}};
+    /* oneDNN asks OpenMP how many threads to use; that belongs to the calling thread. */
+    omp_set_num_threads(1);
     cut(d, &j);
-    return run(d, &j);
+    int rc = ready(d, &j);
+    if (rc != 0)
+        return rc;
+    int64_t blocks = ((j.s.m + j.mb - 1) / j.mb) * ((j.s.n + j.nb - 1) / j.nb);
+    cpu_run(d, j.s.m * j.s.n * j.s.k / 64, blocks, run_block, &j);
+    int st = atomic_load(&j.status);
+    return st == 0 ? 0 : cpu_fail(d, KERN_EDEVICE, "linear: oneDNN failed (status %d)", st);
+}
+
+/* ---- gradient of a weight -------------------------------------------------------------------- */
+
+/* dw [out, in] += dy^T x, in blocks of outputs, over some tokens at a time: dy is transposed into
+ * the thread's own memory. */
+enum { DW_OUTS = 128, DW_TOKENS = 1024, DW_TILE = 64 };
+
+typedef struct dw_job {
+    cpu_dnnl *x;
+    const cpu_vec *v;
+    const kern_tensor *dy, *dw;
+    kern_tensor b;  /* x without gaps */
+    entry *e[2][2]; /* [last outputs][last tokens] */
+    size_t pad, each;
+    char *mem;
+    atomic_int status;
+} dw_job;
+
+/* A tile of dy: rows tokens by cols outputs, into a [outputs, tokens] with leading dimension lda.
+ */
+static void transpose_tile(const dw_job *j, const kern_tensor *t, char *a, int64_t lda, float *tmp)
+{
+    size_t e = kern_dtype_size(t->dtype), row = (size_t)t->cols * e;
+    float *tile = tmp, *woven = tmp + DW_TILE * DW_TILE, *out = woven + DW_TILE * DW_TILE;
+    bool bf = t->dtype == KERN_BF16;
+    memset(tile, 0, DW_TILE * DW_TILE * sizeof *tile);
+    copy_rows((char *)tile, DW_TILE * e, t->data, (size_t)t->ld * e, row, t->rows);
+    if (bf)
+        j->v->weave((const uint16_t *)(const void *)tile, DW_TILE, DW_TILE, DW_TILE,
+                    (uint16_t *)(void *)woven, 2 * DW_TILE);
+    j->v->transpose(bf ? woven : tile, DW_TILE, bf ? DW_TILE / 2 : DW_TILE, DW_TILE, out, DW_TILE);
+    copy_rows(a, (size_t)lda * e, (const char *)out, DW_TILE * 4, (size_t)t->rows * e, t->cols);
+}
+
+static void dw_block(void *arg, int64_t i, int thread)
+{
+    dw_job *j = arg;
+    int64_t tokens = j->dy->rows, out = j->dw->rows, o0 = i * DW_OUTS;
+    int64_t outs = out - o0 < DW_OUTS ? out - o0 : DW_OUTS;
+    char *pad = j->mem + (size_t)thread * j->each, *a = pad + j->pad;
+    size_t e = kern_dtype_size(j->b.dtype);
+    float *tmp = (float *)(void *)(a + (size_t)(DW_OUTS * DW_TOKENS) * e);
+    for (int64_t t0 = 0; t0 < tokens; t0 += DW_TOKENS) {
+        int64_t n = tokens - t0 < DW_TOKENS ? tokens - t0 : DW_TOKENS;
+        for (int64_t t = 0; t < n; t += DW_TILE)
+            for (int64_t o = 0; o < outs; o += DW_TILE) {
+                kern_tensor c = kern_cols(j->dy, o0 + o, outs - o < DW_TILE ? outs - o : DW_TILE);
+                kern_tensor r = kern_rows(&c, t0 + t, n - t < DW_TILE ? n - t : DW_TILE);
+                transpose_tile(j, &r, a + (size_t)(o * n + t) * e, n, tmp);
+            }
+        const void *p[N_ARGS] = {a, cpu_at(&j->b, t0, 0), NULL, cpu_at(j->dw, o0, 0), pad};
+        int st = execute(j->x, j->e[outs != DW_OUTS][n != DW_TOKENS], thread, p);
+        if (st != 0)
+            atomic_store(&j->status, st);
+    }
+}
+
+static int dw_ready(kern_dev *d, dw_job *j)
+{
+    int64_t out = j->dw->rows, in = j->dw->cols, tokens = j->dy->rows;
+    int64_t outs[2] = {DW_OUTS, out % DW_OUTS}, depth[2] = {DW_TOKENS, tokens % DW_TOKENS};
+    for (int i = 0; i < 4; i++) {
+        shape s = {.m = outs[i / 2],
+                   .n = in,
+                   .k = depth[i % 2],
+                   .b_row = in,
+                   .b_col = 1,
+                   .a_type = j->b.dtype,
+                   .y_type = KERN_F32,
+                   .add = 1};
+        bool none = s.m == 0 || s.k == 0 || s.m > out || s.k > tokens;
+        int rc = none ? 0 : prepare(d, &s, &j->e[i / 2][i % 2], &j->pad);
+        if (rc != 0)
+            return rc;
+    }
+    void *mem;
+    j->pad = line(j->pad);
+    size_t a = DW_OUTS * DW_TOKENS * kern_dtype_size(j->b.dtype), tiles = 3 * DW_TILE * DW_TILE * 4;
+    int rc = cpu_thread_mem(d, j->pad + a + tiles, &mem, &j->each);
+    j->mem = mem;
+    return rc;
 }
 
 int cpu_dw_dnnl(kern_dev *d, const kern_tensor *dy, const kern_tensor *x, const kern_tensor *dw)
 {
-    job j = {.s = {.m = dw->rows,
-                   .n = dw->cols,
-                   .k = dy->rows,
-                   .a_row = 1,
-                   .a_col = dy->ld,
-                   .b_row = x->ld,
-                   .b_col = 1,
-                   .y_row = dw->ld,
-                   .a_type = x->dtype,
-                   .y_type = KERN_F32,
-                   .add = 1},
-             .a = dy->data,
-             .b = x->data,
-             .y = dw->data};
-    j.mb = dw->rows < 2 * BLOCK_ROWS ? dw->rows : 2 * BLOCK_ROWS;
-    j.nb = dw->cols < 512 ? dw->cols : 512;
-    return run(d, &j);
+    dw_job j = {.x = cpu_of(d)->dnnl, .v = cpu_of(d)->vec, .dy = dy, .dw = dw, .b = *x};
+    size_t row = (size_t)x->cols * kern_dtype_size(x->dtype);
+    omp_set_num_threads(1);
+    int rc = dw_ready(d, &j);
+    if (rc == 0 && x->ld != x->cols) {
+        rc = cpu_scratch(d, CPU_SLOT_X, (size_t)x->rows * row, &j.b.data);
+        j.b.ld = x->cols;
+        if (rc == 0)
+            copy_rows(j.b.data, row, x->data, (size_t)x->ld * kern_dtype_size(x->dtype), row,
+                      x->rows);
+    }
+    if (rc != 0)
+        return rc;
+    cpu_run(d, dw->rows * dw->cols * x->rows / 64, (dw->rows + DW_OUTS - 1) / DW_OUTS, dw_block,
+            &j);
+    int st = atomic_load(&j.status);
+    return st == 0 ? 0 : cpu_fail(d, KERN_EDEVICE, "linear: oneDNN failed (status %d)", st);
 }

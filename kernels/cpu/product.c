@@ -20,5 +20,7 @@ int cpu_product(kern_dev *d, const cpu_mul *m)
 
 int cpu_product_dw(kern_dev *d, const kern_tensor *dy, const kern_tensor *x, const kern_tensor *dw)
 {
-    return use_dnnl(d, x->dtype) ? cpu_dw_dnnl(d, dy, x, dw) : cpu_dw_plain(d, dy, x, dw);
+    /* oneDNN writes matrices without gaps only. */
+    bool fits = use_dnnl(d, x->dtype) && dw->ld == dw->cols;
+    return fits ? cpu_dw_dnnl(d, dy, x, dw) : cpu_dw_plain(d, dy, x, dw);
 }

@@ -113,7 +113,7 @@ static op_array *array_new(op_ctx *c, kern_dtype t, int64_t rows, int64_t cols)
         abort();
     c->array[c->n_arrays++] = a;
     *a = (op_array){.t = kern_mat(t, rows, cols, NULL), .rows = rows, .cols = cols};
-    a->t.ld = rows > 1 ? cols + GAP : cols;
+    a->t.ld = rows > 1 && !c->dense ? cols + GAP : cols;
     a->v = mem_alloc((size_t)(rows * cols + 1) * sizeof(double));
     check(kern_do(c->d, alloc, bytes_of(a) + 64, &a->t.data));
     return a;
@@ -423,6 +423,7 @@ void op_run(op_ctx *c, const op_test *t, int i)
         c->r = (rng){.seed = 7, .stream = (uint64_t)i};
         c->hash = 0xCBF29CE484222325U;
         c->compared = 0;
+        c->dense = false;
         t->run(c, i);
         drop(c);
         if (run == 1 && c->hash != first)

@@ -34,6 +34,7 @@ typedef struct op_ctx {
     int compared, failed;
     int inject_at; /* number of the comparison that gets a wrong result */
     op_inject inject;
+    bool dense;  /* arrays without gaps; a case may set it */
     int samples; /* elements of a gradient that op_grad differentiates by; a case may lower it */
     bool perf;
     double started;

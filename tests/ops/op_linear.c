@@ -10,7 +10,7 @@ typedef struct linear_case {
     int parts;
     int64_t out[KERN_MAX_PARTS];
     int64_t r[KERN_MAX_PARTS]; /* 0: no low-rank term */
-    bool bias, add, dw;
+    bool bias, add, dw, dense;
     float dropout;
     kern_dtype w; /* dtype of the weight's source */
 } linear_case;
@@ -29,6 +29,9 @@ static const linear_case cases[] = {
     {.n = 8, .in = 96, .parts = 4, .out = {16, 32, 48, 64}, .r = {0, 64, 0, 2}, .add = true, .dw = true, .w = KERN_F32},
     {.n = 2, .in = 576, .parts = 1, .out = {576}, .w = KERN_BF16},
     {.n = 260, .in = 96, .parts = 2, .out = {112, 112}, .r = {32, 32}, .dropout = 0.1F, .w = KERN_F32},
+    {.n = 40, .in = 70, .parts = 2, .out = {150, 64}, .r = {8, 8}, .bias = true, .dw = true, .dense = true, .w = KERN_F32},
+    {.n = 1100, .in = 20, .parts = 1, .out = {24}, .dw = true, .dense = true, .w = KERN_BF16},
+    {.n = 100, .in = 640, .parts = 1, .out = {336}, .add = true, .dense = true, .w = KERN_BF16},
     {.n = 70, .in = 1, .parts = 1, .out = {1}, .r = {1}, .bias = true, .dw = true, .w = KERN_F32},
 };
 /* clang-format on */
@@ -145,6 +148,7 @@ static kern_weight *weight_of(op_ctx *c, linear_state *s, bool trainable)
 static void build(op_ctx *c, linear_state *s, const linear_case *k)
 {
     *s = (linear_state){.k = k};
+    c->dense = k->dense;
     for (int p = 0; p < k->parts; p++) {
         s->w[p] = weight_part(c, k->w, k->out[p], k->in);
         if (k->bias)
