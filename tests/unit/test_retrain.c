@@ -92,7 +92,7 @@ static void add_questions(int n)
     static const char *const things[] = {"cup", "pot", "lid",  "hose", "tank", "pump",
                                          "fan", "key", "door", "box",  "bag",  "map"};
     for (int i = 0; i < n; i++) {
-        char question[64], answer[64], user[16];
+        char question[64], answer[64], user[32];
         snprintf(question, sizeof question, "where is the %s?", things[i % 12]);
         snprintf(answer, sizeof answer, "in room %d", i % 3);
         snprintf(user, sizeof user, "user %d", i);
