@@ -158,7 +158,7 @@ fault: $(if $(FAULT_SRC),$B/fault)  ## fail every system call and allocation of 
 # clang has no libgomp: the readers need no parallel loops, so those run in one thread here.
 fuzz:  ## fuzz every reader; FUZZ_SECONDS=600 for ten minutes each, T=yaml for one
 	@command -v clang >/dev/null || { echo "clang is missing: make deps-dev"; exit 1; }
-	@$(MAKE) --no-print-directory B=build-fuzz CC=clang OMP= OPT="$(DEBUG)" \
+	@$(MAKE) --no-print-directory B=build-fuzz CC=clang OMP= LDLIBS=-lgomp OPT="$(DEBUG)" \
 	  WARN="-Wall -Wno-unused-variable -Wno-unknown-pragmas" \
 	  SAN="-fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all" fuzz-run
 
