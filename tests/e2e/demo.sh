@@ -26,7 +26,7 @@ done <<'E2'
 ^without the key: no API key
 warranty of three years
 ^[0-5] of 12 right$
-^18 corrections$
+^24 corrections$
 ^  pass: holdout perplexity
 ^  pass: feedback perplexity
 ^status: promoted$
