@@ -153,7 +153,7 @@ e2e: all  ## the end-to-end tests
 	@tests/e2e/run-all $B
 
 fault: $(if $(FAULT_SRC),$B/fault)  ## fail every system call and allocation of a write, in turn
-	@$B/fault $T
+	@OMP_NUM_THREADS=1 $B/fault $T
 
 # clang has no libgomp: the readers need no parallel loops, so those run in one thread here.
 fuzz:  ## fuzz every reader; FUZZ_SECONDS=600 for ten minutes each, T=yaml for one

@@ -15,5 +15,7 @@ const fault_case *const fault_cases[] = {
     &fault_js_save,
     &fault_checkpoint,
     &fault_feedback,
+    &fault_checkpoint_prune,
+    &fault_feedback_crash,
     NULL,
 };

@@ -14,3 +14,9 @@ extern const fault_case fault_checkpoint;
 
 /* fault_feedback.c */
 extern const fault_case fault_feedback;
+
+/* fault_prune.c */
+extern const fault_case fault_checkpoint_prune;
+
+/* fault_crash.c */
+extern const fault_case fault_feedback_crash;

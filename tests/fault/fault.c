@@ -17,12 +17,14 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-enum { EVERY_PLACE_UP_TO = 400, MAX_TEXT = 1 << 20 };
+/* Every place up to the 400th of a kind, then every tenth of the way. */
+enum { EVERY_UP_TO = 400, ENOUGH = 10, CHILD_SECONDS = 60, MAX_TEXT = 1 << 20 };
 
 /* What a child tells its parent: shared memory, so that it survives a kill. */
 typedef struct report {
     bool fired, returned, renamed_unsynced, unsynced;
-    int rc, descriptors_left;
+    int rc, descriptors, descriptors_left;
+    fault_state state;
     hone_err e;
 } report;
 
@@ -31,13 +33,20 @@ typedef struct counts {
     bool quiet;
 } counts;
 
+/* Where a case runs: what prepare made, and the directory that it made it in. */
+typedef struct place {
+    const fault_case *c;
+    char *base, *made, *dir;
+    char *names; /* below dir, as prepare left it */
+    report *r;
+} place;
+
 typedef struct trial {
     const fault_case *c;
+    const place *at;
     inject_kind kind;
     int nth;
     bool for_ever;
-    char *dir;
-    char *names; /* what prepare made */
     report *r;
     counts *n;
 } trial;
@@ -106,26 +115,40 @@ static bool wrong(const trial *t, const char *what)
     return false;
 }
 
-/* Runs the operation in a child; the wait status. */
-static int run_child(const trial *t, bool with_fault)
+/* The one trial of a child process, for fault_begin and fault_end. */
+static report *running;
+
+void fault_begin(void)
 {
-    *t->r = (report){0};
+    if (running != NULL && !running->fired && running->descriptors == 0) {
+        running->descriptors = n_descriptors();
+        inject_on();
+    }
+}
+
+void fault_end(void)
+{
+    inject_off();
+    if (running == NULL)
+        return;
+    running->fired = inject_fired();
+    running->renamed_unsynced = inject_renamed_unsynced();
+    running->unsynced = inject_unsynced();
+    running->descriptors_left = n_descriptors() - running->descriptors;
+    running = NULL;
+}
+
+/* One step of a case in a child, which a hang ends too; the wait status. */
+static int in_child(const place *at, void (*step)(const place *at, report *r))
+{
     fflush(stdout);
     pid_t pid = fork();
     if (pid == 0) {
         if (freopen("/dev/null", "w", stderr) == NULL)
             _exit(9);
-        int before = n_descriptors();
-        /* A fault that never comes, where there is to be none: what is synced is watched all the
-         * same. */
-        inject_arm(t->kind, with_fault ? t->nth : INT_MAX, t->for_ever);
-        int rc = t->c->act(t->dir, &t->r->e);
-        t->r->fired = inject_disarm();
-        t->r->renamed_unsynced = inject_renamed_unsynced();
-        t->r->unsynced = inject_unsynced();
-        t->r->rc = rc;
-        t->r->descriptors_left = n_descriptors() - before;
-        t->r->returned = true;
+        alarm(CHILD_SECONDS);
+        step(at, at->r);
+        at->r->returned = true;
         _exit(0);
     }
     int status = 0;
@@ -134,11 +157,40 @@ static int run_child(const trial *t, bool with_fault)
     return status;
 }
 
+static void do_look(const place *at, report *r)
+{
+    r->state = at->c->look(at->dir);
+}
+
+static void do_act(const place *at, report *r)
+{
+    running = r;
+    if (!at->c->own_window)
+        fault_begin();
+    r->rc = at->c->act(at->dir, &r->e);
+    fault_end();
+}
+
+/* What is in the directory; looking must not fail. */
+static fault_state look(const place *at)
+{
+    int status = in_child(at, do_look);
+    return WIFEXITED(status) && WEXITSTATUS(status) == 0 ? at->r->state : FAULT_BROKEN;
+}
+
+/* Runs the operation; where there is to be no fault, what is synced is watched all the same. */
+static int run_act(const trial *t, bool with_fault)
+{
+    *t->r = (report){0};
+    inject_plan(t->kind, with_fault ? t->nth : INT_MAX, t->for_ever);
+    return in_child(t->at, do_act);
+}
+
 static bool check_success(const trial *t, fault_state state)
 {
     if (state != FAULT_NEW)
         return wrong(t, "it said that all is well, but what it was to write is not there");
-    if (t->r->descriptors_left != 0)
+    if (t->r->descriptors_left != 0 && !t->c->keeps_descriptors)
         return wrong(t, "it left a descriptor open");
     if (t->c->durable && t->r->unsynced)
         return wrong(t, "it said that all is well before all was synced");
@@ -148,18 +200,19 @@ static bool check_success(const trial *t, fault_state state)
 static bool check_error(const trial *t, fault_state state)
 {
     bool synced_late = t->kind == INJECT_SYNC && state == FAULT_NEW;
-    bool made = t->c->leaves_names && state == FAULT_NEW;
+    bool made = (t->c->leaves_names || t->c->error_after_new) && state == FAULT_NEW;
     if (state != FAULT_OLD && !synced_late && !made)
         return wrong(t, state == FAULT_NEW ? "an error, but the new state is there"
                                            : "an error, and the old state is lost");
     if (t->r->e.msg[0] == '\0' || t->r->e.code != t->r->rc)
         return wrong(t, "an error without its message and code");
-    if (t->r->descriptors_left != 0)
+    if (t->r->descriptors_left != 0 && !t->c->keeps_descriptors)
         return wrong(t, "an error that leaves a descriptor open");
-    char *names = names_below(t->dir);
-    /* Nothing can be removed while removing is what fails. */
-    bool same = t->kind == INJECT_UNLINK || synced_late || t->c->leaves_names ||
-                strcmp(names, t->names) == 0;
+    char *names = names_below(t->at->dir);
+    /* Nothing can be removed while removing is what fails, or the memory to list it. */
+    bool helpless = t->kind == INJECT_UNLINK || (t->kind == INJECT_ALLOC && t->for_ever);
+    bool same =
+        helpless || state == FAULT_NEW || t->c->leaves_names || strcmp(names, t->at->names) == 0;
     free(names);
     return same || wrong(t, "an error that leaves files behind");
 }
@@ -168,25 +221,28 @@ static bool check_error(const trial *t, fault_state state)
 static bool check_again(const trial *t)
 {
     report first = *t->r;
-    int status = run_child(t, false);
-    bool fine =
-        WIFEXITED(status) && t->r->returned && t->r->rc == 0 && t->c->look(t->dir) == FAULT_NEW;
-    if (fine)
-        *t->r = first;
-    return fine || wrong(t, "tried again without a fault, it does not succeed");
+    int status = run_act(t, false);
+    bool ran = WIFEXITED(status) && t->r->returned && t->r->rc == 0;
+    bool fine = ran && look(t->at) == FAULT_NEW;
+    if (!fine)
+        return wrong(t, "tried again without a fault, it does not succeed");
+    *t->r = first;
+    return true;
 }
 
 /* One place. Returns whether there was such a place: false ends the series. */
 static bool run_trial(trial *t)
 {
-    int status = run_child(t, true);
-    fault_state state = t->c->look(t->dir);
+    int status = run_act(t, true);
+    report r = *t->r;
+    fault_state state = look(t->at);
+    *t->r = r;
     bool died = WIFSIGNALED(status);
     if (died && WTERMSIG(status) != SIGKILL && WTERMSIG(status) != SIGABRT)
-        return wrong(t, "it crashed");
-    if (!died && (!t->r->returned || WEXITSTATUS(status) != 0))
+        return wrong(t, WTERMSIG(status) == SIGALRM ? "it hangs" : "it crashed");
+    if (!died && (!r.returned || WEXITSTATUS(status) != 0))
         return wrong(t, "it ended the process");
-    if (t->r->renamed_unsynced)
+    if (r.renamed_unsynced)
         return wrong(t, "it renamed what had not been synced");
     if (died) {
         t->n->died++;
@@ -196,15 +252,48 @@ static bool run_trial(trial *t)
             check_again(t);
         return true;
     }
-    if (t->r->rc != 0) {
-        t->n->errors += t->r->fired;
+    if (r.rc != 0) {
+        t->n->errors += r.fired;
         if (check_error(t, state) && state == FAULT_OLD)
             check_again(t);
     } else {
-        t->n->absorbed += t->r->fired;
+        t->n->absorbed += r.fired;
         check_success(t, state);
     }
-    return t->r->fired;
+    return r.fired;
+}
+
+static int copy_tree(const char *from, const char *to, hone_err *e)
+{
+    char **names;
+    int rc = dir_list(&names, from, e);
+    if (rc == 0)
+        rc = dir_make(to, e);
+    for (size_t i = 0; rc == 0 && names[i] != NULL; i++) {
+        char *a = path_join(from, names[i]), *b = path_join(to, names[i]);
+        rc = file_is_dir(a) ? copy_tree(a, b, e) : file_copy(a, b, e);
+        free(a);
+        free(b);
+    }
+    dir_list_free(names);
+    return rc;
+}
+
+static void run_series(const place *at, inject_kind kind, bool for_ever, counts *n)
+{
+    bool more = true;
+    for (int nth = 1; more && n->failures < ENOUGH; nth += nth < EVERY_UP_TO ? 1 : nth / 10) {
+        hone_err e = {0};
+        trial t = {.c = at->c, .at = at, .kind = kind, .nth = nth, .for_ever = for_ever};
+        t.r = at->r;
+        t.n = n;
+        *t.r = (report){0};
+        if (dir_remove(at->dir, &e) != 0 || copy_tree(at->made, at->dir, &e) != 0) {
+            wrong(&t, e.msg);
+            break;
+        }
+        more = run_trial(&t);
+    }
 }
 
 /* Memory rather than a disk, where syncs are slow: what counts is who calls them. */
@@ -216,38 +305,49 @@ static const char *scratch(void)
     return access("/dev/shm", W_OK) == 0 ? "/dev/shm" : "/tmp";
 }
 
-static void run_series(const fault_case *c, inject_kind kind, bool for_ever, report *r, counts *n)
+static bool place_open(place *at)
 {
-    bool more = true;
-    for (int nth = 1; more && n->failures < 10; nth += nth < EVERY_PLACE_UP_TO ? 1 : nth / 50) {
-        trial t = {.c = c, .kind = kind, .nth = nth, .for_ever = for_ever, .r = r, .n = n};
-        t.dir = mem_printf("%s/hone-fault-XXXXXX", scratch());
-        if (mkdtemp(t.dir) == NULL)
-            abort();
-        c->prepare(t.dir);
-        t.names = names_below(t.dir);
-        if (nth == 1 && c->look(t.dir) != FAULT_OLD)
-            wrong(&t, "what prepare made does not look like the old state");
-        more = run_trial(&t);
-        dir_remove(t.dir, NULL);
-        free(t.names);
-        free(t.dir);
-    }
+    hone_err e = {0};
+    at->base = mem_printf("%s/hone-fault-XXXXXX", scratch());
+    if (mkdtemp(at->base) == NULL)
+        abort();
+    at->made = path_join(at->base, "made");
+    at->dir = path_join(at->base, "dir");
+    if (dir_make(at->dir, &e) != 0)
+        abort();
+    at->c->prepare(at->dir); /* here, so that what a first call costs is not paid by every child */
+    at->names = names_below(at->dir);
+    bool fine = look(at) == FAULT_OLD && dir_rename(at->dir, at->made, &e) == 0;
+    if (!fine)
+        printf("FAIL %s: what prepare made does not look like the old state\n", at->c->name);
+    return fine;
+}
+
+static void place_close(place *at)
+{
+    dir_remove(at->base, NULL);
+    free(at->names);
+    free(at->made);
+    free(at->dir);
+    free(at->base);
 }
 
 static bool run_case(const fault_case *c, report *r, bool quiet)
 {
     counts n = {.quiet = quiet};
-    for (int k = 0; k < INJECT_N_KINDS; k++) {
-        run_series(c, (inject_kind)k, false, r, &n);
+    place at = {.c = c, .r = r};
+    bool made = place_open(&at);
+    for (int k = 0; made && k < INJECT_N_KINDS; k++) {
+        run_series(&at, (inject_kind)k, false, &n);
         if (k != INJECT_KILL && k != INJECT_SHORT_WRITE)
-            run_series(c, (inject_kind)k, true, r, &n);
+            run_series(&at, (inject_kind)k, true, &n);
     }
-    if (quiet)
-        return n.failures == 0;
-    printf("%s %s (%d faults: %d errors, %d deaths, %d absorbed)\n", n.failures ? "FAIL" : "ok  ",
-           c->name, n.errors + n.died + n.absorbed, n.errors, n.died, n.absorbed);
-    return n.failures == 0;
+    place_close(&at);
+    bool fine = made && n.failures == 0 && n.errors + n.died > 0;
+    if (!quiet)
+        printf("%s %s (%d faults: %d errors, %d deaths, %d absorbed)\n", fine ? "ok  " : "FAIL",
+               c->name, n.errors + n.died + n.absorbed, n.errors, n.died, n.absorbed);
+    return fine;
 }
 
 int main(int argc, char **argv)

@@ -38,18 +38,25 @@ const char *inject_name(inject_kind k)
     return names[k];
 }
 
-void inject_arm(inject_kind k, int nth, bool for_ever)
+void inject_plan(inject_kind k, int nth, bool for_ever)
 {
     plan.kind = k;
     plan.for_ever = for_ever;
     plan.left = nth;
-    plan.fired = false;
+}
+
+void inject_on(void)
+{
     plan.armed = true;
 }
 
-bool inject_disarm(void)
+void inject_off(void)
 {
     plan.armed = false;
+}
+
+bool inject_fired(void)
+{
     return plan.fired;
 }
 
@@ -206,6 +213,9 @@ static int named(const char *path, int rc)
     return rc;
 }
 
+/* Seen from the libraries, so that their calls come here. */
+#pragma GCC visibility push(default)
+
 void *malloc(size_t n)
 {
     return hit(INJECT_ALLOC, false) ? NULL : __libc_malloc(n);
@@ -290,3 +300,4 @@ CALL(int, ftruncate, TRUNCATE, 0, (int fd, off_t n), , R(ftruncate, fd, n))
 CALL(int, ftruncate64, TRUNCATE, 0, (int fd, off64_t n), , R(ftruncate64, fd, n))
 CALL(int, unlink, UNLINK, 0, (const char *path), , R(unlink, path))
 /* clang-format on */
+#pragma GCC visibility pop

@@ -30,13 +30,17 @@ typedef enum {
 
 const char *inject_name(inject_kind k);
 
-/* From here on the nth call of the kind fails, and with `for_ever` all after it. DISK counts every
+/* Plans it: after inject_on, the nth call of the kind fails, and with `for_ever` all after it. DISK
+ * counts every
  * call that needs room on a disk (a write that meets its end first takes half), KILL every call but
  * an allocation. */
-void inject_arm(inject_kind k, int nth, bool for_ever);
-/* Nothing fails any more. Returns whether anything did. */
-bool inject_disarm(void);
+void inject_plan(inject_kind k, int nth, bool for_ever);
+void inject_on(void);
+/* Nothing fails any more. */
+void inject_off(void);
 
-/* Since inject_arm: was anything renamed that had not been synced; is anything still waiting? */
+/* Did anything fail? */
+bool inject_fired(void);
+/* Was anything renamed that had not been synced; is anything still waiting? */
 bool inject_renamed_unsynced(void);
 bool inject_unsynced(void);
