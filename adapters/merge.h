@@ -17,7 +17,9 @@ typedef struct merge_options {
     int threads;
     double max_diff; /* largest |logit difference| allowed; 0: by stored dtype (f32 1e-3, bf16 0.5,
                         f16 0.1) */
-    double min_agreement; /* share of positions whose most likely token is the same; 0: 0.99 */
+    /* Share of positions whose most likely token is the same, or as likely within 0.1 nats (where
+     * rounding decides); 0: 0.99. */
+    double min_agreement;
     hooks *hooks;         /* may be NULL */
 } merge_options;
 
