@@ -69,10 +69,13 @@ link      = $Q$(CC) $(HONE_LDFLAGS) -o $@ $(filter %.o,$^) $(filter %.a,$^) $1 $
 
 all: $B/hone $(if $(OPS_SRC),$B/op_check) $(if $(GEN_SRC),$B/examples/gen)  ## build the program
 
+# An archive takes the first of two functions of one name and says nothing.
 $(LIB): $(call obj,$(LIB_SRC))
 	$(call say,AR,$@)
 	@rm -f $@
 	$Qar rcs $@ $^
+	@twice=$$(nm -g --defined-only $@ 2>/dev/null | awk '$$2 ~ /^[TDBR]$$/ { print $$3 }' | \
+	  sort | uniq -d); [ -z "$$twice" ] || { rm -f $@; echo "defined twice: $$twice" >&2; exit 1; }
 
 $B/hone: $(call obj,$(CLI_SRC)) $(LIB)
 	$(call say,LD,$@)
