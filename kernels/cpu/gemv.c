@@ -4,8 +4,8 @@
 
 #include "kernels/cpu/weight.h"
 
-/* Columns are dealt out in units of 16, a few units at a time. */
-enum { UNIT = 16, UNITS = 2 };
+/* Columns of a piece: a whole panel, as half of one would be read with holes, at half the speed. */
+enum { COLS = VEC_MV_COLS, UNIT = 16 };
 
 typedef struct job {
     const cpu_vec *v;
@@ -29,39 +29,27 @@ static void finish(const job *j, int64_t i, int64_t c0, int64_t n, float *c)
     j->v->from_f32(y->dtype, c, yi, n);
 }
 
-/* Columns [c0, c0 + n) of panel p, for all rows of x. */
-static void panel_part(const job *j, int64_t p, int64_t c0, int64_t n)
+/* All columns of panel p, for all rows of x. */
+static void panel(const job *j, int64_t p)
 {
     const cpu_matrix *b = j->m->b;
     size_t e = kern_dtype_size(b->dtype);
     float c[VEC_MV_ROWS * VEC_MV_COLS];
-    int64_t first = p * b->l.width + c0;
+    int64_t first = p * b->l.width,
+            cols = b->l.cols - first < b->l.width ? b->l.cols - first : b->l.width;
     for (int64_t i = 0; i < j->m->x->rows; i += VEC_MV_ROWS) {
         int64_t left = j->m->x->rows - i;
-        int64_t at = p * b->l.width * b->l.depth_pad + c0 * b->l.group;
         vec_mv a = {.rows = left < VEC_MV_ROWS ? (int)left : VEC_MV_ROWS,
                     .steps = b->l.depth_pad / b->l.group,
                     .ldx = j->ldx,
                     .x = j->x + (size_t)(i * j->ldx) * e,
-                    .panel = (const char *)b->data + (size_t)at * e,
+                    .panel = (const char *)b->data + (size_t)(first * b->l.depth_pad) * e,
                     .width = b->l.width,
-                    .cols = (int)n,
+                    .cols = b->l.width,
                     .y = c};
         b->dtype == KERN_F32 ? j->v->mv_f32(&a) : j->v->mv_bf16(&a);
-        int64_t cols = b->l.cols - first < n ? b->l.cols - first : n;
         for (int64_t r = 0; r < a.rows; r++)
             finish(j, i + r, first, cols, c + r * VEC_MV_COLS);
-    }
-}
-
-/* Units [u0, u1) of columns; panels are whole numbers of units. */
-static void panels(const job *j, int64_t u0, int64_t u1)
-{
-    int64_t per = j->m->b->l.width / UNIT;
-    while (u0 < u1) {
-        int64_t p = u0 / per, end = (p + 1) * per < u1 ? (p + 1) * per : u1;
-        panel_part(j, p, (u0 - p * per) * UNIT, (end - u0) * UNIT);
-        u0 = end;
     }
 }
 
@@ -86,14 +74,15 @@ static void row_unit(const job *j, int64_t c0, int64_t n)
     }
 }
 
-static void some_units(void *arg, int64_t i, int thread)
+static void some_columns(void *arg, int64_t i, int thread)
 {
     const job *j = arg;
     const cpu_layout *l = &j->m->b->l;
-    cpu_block b = {0, j->m->x->rows, i * UNITS * UNIT, (i + 1) * UNITS * UNIT};
+    int64_t cols = l->width > 0 ? l->width : COLS;
+    cpu_block b = {0, j->m->x->rows, i * cols, (i + 1) * cols};
     b.c1 = b.c1 < l->cols ? b.c1 : l->cols;
     if (l->width > 0)
-        panels(j, i * UNITS, (b.c1 + UNIT - 1) / UNIT);
+        panel(j, i);
     for (int64_t c = b.c0; c < b.c1 && l->width == 0; c += UNIT)
         row_unit(j, c, b.c1 - c < UNIT ? b.c1 - c : UNIT);
     if (j->m->after != NULL)
@@ -121,7 +110,7 @@ int cpu_product_small(kern_dev *d, const cpu_mul *m)
         memset(to + (size_t)l->depth * e, 0, (size_t)(ldx - l->depth) * e);
     }
     job j = {v, m, x, ldx};
-    int64_t pieces = (l->cols + UNITS * UNIT - 1) / (UNITS * UNIT);
-    cpu_run(d, l->cols * l->depth / 16, pieces, some_units, &j);
+    int64_t cols = wide ? COLS : l->width;
+    cpu_run(d, l->cols * l->depth / 16, (l->cols + cols - 1) / cols, some_columns, &j);
     return 0;
 }

@@ -220,6 +220,98 @@ static inline void row_norm_grad(const vec_norm_grad *a)
         norm_grad_t(a, 0);
 }
 
+/* ---- heads ----------------------------------------------------------------------------------- */
+
+SIMD_FN float head_rstd(const float *x, int d, float eps)
+{
+    vf ss = {0};
+    for (int64_t i = 0; i < d; i += VL) {
+        vf v = get_n(x, i, step_of(i, d), 0);
+        ss += v * v;
+    }
+    return 1.0F / sqrtf(v_sum(ss) / (float)d + eps);
+}
+
+/* Half-split rotation of x [d] by the angle, or back by it when sign is -1, into y. */
+SIMD_FN void head_rotate(const vec_head *a, const float *x, float sign, const int bf)
+{
+    int64_t half = a->d / 2;
+    for (int64_t i = 0; i < half; i += VL) {
+        int64_t m = step_of(i, half);
+        vf p = get_n(x, i, m, 0), q = get_n(x, half + i, m, 0);
+        vf c = get_n(a->cos, i, m, 0), s = get_n(a->sin, i, m, 0) * sign;
+        put_n(a->y, i, m, p * c - q * s, bf);
+        put_n(a->y, half + i, m, q * c + p * s, bf);
+    }
+}
+
+SIMD_FN void head_t(const vec_head *a, const int bf)
+{
+    float x[VEC_MAX_HEAD];
+    row_to_f32(a->t, a->x, x, a->d);
+    if (a->weight != NULL) {
+        float rstd = head_rstd(x, a->d, a->eps);
+        for (int64_t i = 0; i < a->d; i += VL) {
+            int64_t m = step_of(i, a->d);
+            vf n = v_round(get_n(x, i, m, 0) * rstd, bf);
+            put_n(x, i, m, v_round(n * v_round(get_n(a->weight, i, m, 0), bf), bf), 0);
+        }
+    }
+    head_rotate(a, x, 1.0F, bf);
+}
+
+static inline void row_head(const vec_head *a)
+{
+    if (a->t == KERN_BF16)
+        head_t(a, 1);
+    else
+        head_t(a, 0);
+}
+
+/* The rotated-back gradient g of the normed head becomes that of x. */
+SIMD_FN void head_norm_grad(const vec_head *a, const float *x, float *g, const int bf)
+{
+    float rstd = head_rstd(x, a->d, a->eps);
+    vf dot = {0};
+    for (int64_t i = 0; i < a->d; i += VL) {
+        int64_t m = step_of(i, a->d);
+        vf gi = get_n(g, i, m, 0), xi = get_n(x, i, m, 0);
+        put_n(a->dweight, i, m, get_n(a->dweight, i, m, 0) + gi * xi * rstd, 0);
+        gi *= v_round(get_n(a->weight, i, m, 0), bf);
+        put_n(g, i, m, gi, 0);
+        dot += gi * xi;
+    }
+    float c = v_sum(dot) * rstd * rstd / (float)a->d;
+    for (int64_t i = 0; i < a->d; i += VL) {
+        int64_t m = step_of(i, a->d);
+        put_n(a->y, i, m, (get_n(g, i, m, 0) - get_n(x, i, m, 0) * c) * rstd, bf);
+    }
+}
+
+SIMD_FN void head_grad_t(const vec_head *a, const int bf)
+{
+    float x[VEC_MAX_HEAD], g[VEC_MAX_HEAD];
+    row_to_f32(a->t, a->y, g, a->d);
+    if (a->weight == NULL) {
+        head_rotate(a, g, -1.0F, bf);
+        return;
+    }
+    vec_head back = *a;
+    back.y = x;
+    head_rotate(&back, g, -1.0F, 0);
+    memcpy(g, x, (size_t)a->d * sizeof *g);
+    row_to_f32(a->t, a->x, x, a->d);
+    head_norm_grad(a, x, g, bf);
+}
+
+static inline void row_head_grad(const vec_head *a)
+{
+    if (a->t == KERN_BF16)
+        head_grad_t(a, 1);
+    else
+        head_grad_t(a, 0);
+}
+
 /* ---- gated activation ------------------------------------------------------------------------ */
 
 typedef struct act_value {

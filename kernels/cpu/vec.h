@@ -42,6 +42,19 @@ typedef struct vec_norm_grad {
     float *dweight; /* [h] added; NULL: not wanted */
 } vec_norm_grad;
 
+/* One head of q or k: norm when weight is there, then rotation by the angles of its position. */
+enum { VEC_MAX_HEAD = 1024 };
+typedef struct vec_head {
+    int d;
+    kern_dtype t;
+    const void *x;
+    const float *weight; /* [d]; NULL: no norm */
+    float eps;
+    const float *cos, *sin; /* [d / 2] */
+    void *y;                /* forward: written, may be x; backward: gradient, in place */
+    float *dweight;         /* backward: [d] added */
+} vec_head;
+
 typedef struct vec_adamw {
     float *p, *m, *v;
     const float *g;
@@ -110,6 +123,8 @@ typedef struct cpu_vec {
     /* Returns 1 / sqrt(mean + eps) of the row. */
     float (*norm)(const vec_norm *a);
     void (*norm_grad)(const vec_norm_grad *a);
+    void (*head)(const vec_head *a);
+    void (*head_grad)(const vec_head *a);
     /* h = act(gate) * up, rows of i elements of dtype t. */
     void (*act)(kern_act_kind kind, kern_dtype t, const void *gate, const void *up, void *h,
                 int64_t i);
