@@ -209,17 +209,19 @@ int registry_add(store *s, const registry_entry *r, hone_err *e)
     return store_write(s, do_add, (void *)r, e);
 }
 
+/* One artefact by a query with one parameter. */
 typedef struct lookup {
-    const char *key;
+    const char *query, *key;
+    const char *missing[2]; /* what is said around the key when there is none */
     registry_artefact *out;
 } lookup;
 
-static int first_artefact(sqlite3_stmt *st, registry_artefact *out, const char *missing,
-                          hone_err *e)
+static int first_artefact(sqlite3_stmt *st, const lookup *l, hone_err *e)
 {
+    registry_artefact *out = l->out;
     int rc = sql_step(st, e);
     if (rc == 0)
-        return hone_fail(e, HONE_ENOTFOUND, "%s", missing);
+        return hone_fail(e, HONE_ENOTFOUND, "%s%.70s%s", l->missing[0], l->key, l->missing[1]);
     if (rc < 0)
         return rc;
     read_artefact(out, st);
@@ -230,79 +232,61 @@ static int first_artefact(sqlite3_stmt *st, registry_artefact *out, const char *
     return rc < 0 ? rc : hone_fail(e, HONE_EINVAL, "more than one artefact begins with that");
 }
 
-static int do_find(sqlite3 *db, void *user, hone_err *e)
+static int do_lookup(sqlite3 *db, void *user, hone_err *e)
 {
-    lookup *l = user;
+    const lookup *l = user;
     sqlite3_stmt *st;
-    char missing[128];
-    snprintf(missing, sizeof missing, "no artefact %.70s", l->key);
-    int rc = sql_prepare(&st, db, e,
-                         "SELECT " ARTEFACT_COLUMNS " FROM artefacts"
-                         " WHERE substr(digest, 1, length(?1)) = ?1",
-                         "s", l->key);
+    int rc = sql_prepare(&st, db, e, l->query, "s", l->key);
     if (rc == 0)
-        rc = first_artefact(st, l->out, missing, e);
+        rc = first_artefact(st, l, e);
     sqlite3_finalize(st);
     return rc;
+}
+
+static int look_up(store *s, lookup l, hone_err *e)
+{
+    *l.out = (registry_artefact){0};
+    return store_read(s, do_lookup, &l, e);
 }
 
 int registry_find(store *s, const char *digest, registry_artefact *out, hone_err *e)
 {
-    lookup l = {digest, out};
     *out = (registry_artefact){0};
     if (strlen(digest) < 6)
         return hone_fail(e, HONE_EINVAL, "'%s': give at least 6 digits of the digest", digest);
-    return store_read(s, do_find, &l, e);
+    return look_up(s,
+                   (lookup){"SELECT " ARTEFACT_COLUMNS " FROM artefacts"
+                            " WHERE substr(digest, 1, length(?1)) = ?1",
+                            digest,
+                            {"no artefact ", ""},
+                            out},
+                   e);
 }
 
 /* ---- aliases ---- */
 
-static int do_alias(sqlite3 *db, void *user, hone_err *e)
-{
-    lookup *l = user;
-    sqlite3_stmt *st;
-    char missing[128];
-    snprintf(missing, sizeof missing, "alias '%.60s' is not set", l->key);
-    int rc = sql_prepare(&st, db, e,
-                         "SELECT " ARTEFACT_COLUMNS " FROM artefacts WHERE digest ="
-                         " (SELECT digest FROM alias_moves WHERE name = ?"
-                         "  ORDER BY seq DESC LIMIT 1)",
-                         "s", l->key);
-    if (rc == 0)
-        rc = first_artefact(st, l->out, missing, e);
-    sqlite3_finalize(st);
-    return rc;
-}
-
 int registry_alias(store *s, const char *name, registry_artefact *out, hone_err *e)
 {
-    lookup l = {name, out};
-    *out = (registry_artefact){0};
-    return store_read(s, do_alias, &l, e);
-}
-
-static int do_previous(sqlite3 *db, void *user, hone_err *e)
-{
-    lookup *l = user;
-    sqlite3_stmt *st;
-    char missing[128];
-    snprintf(missing, sizeof missing, "alias '%.60s' has no earlier artefact", l->key);
-    int rc = sql_prepare(&st, db, e,
-                         "SELECT " ARTEFACT_COLUMNS " FROM artefacts WHERE digest ="
-                         " (SELECT previous FROM alias_moves WHERE name = ?"
-                         "  ORDER BY seq DESC LIMIT 1)",
-                         "s", l->key);
-    if (rc == 0)
-        rc = first_artefact(st, l->out, missing, e);
-    sqlite3_finalize(st);
-    return rc;
+    return look_up(s,
+                   (lookup){"SELECT " ARTEFACT_COLUMNS " FROM artefacts WHERE digest ="
+                            " (SELECT digest FROM alias_moves WHERE name = ?"
+                            "  ORDER BY seq DESC LIMIT 1)",
+                            name,
+                            {"alias '", "' is not set"},
+                            out},
+                   e);
 }
 
 int registry_previous(store *s, const char *name, registry_artefact *out, hone_err *e)
 {
-    lookup l = {name, out};
-    *out = (registry_artefact){0};
-    return store_read(s, do_previous, &l, e);
+    return look_up(s,
+                   (lookup){"SELECT " ARTEFACT_COLUMNS " FROM artefacts WHERE digest ="
+                            " (SELECT previous FROM alias_moves WHERE name = ?"
+                            "  ORDER BY seq DESC LIMIT 1)",
+                            name,
+                            {"alias '", "' has no earlier artefact"},
+                            out},
+                   e);
 }
 
 typedef struct version_query {

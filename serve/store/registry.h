@@ -17,7 +17,7 @@ enum { REGISTRY_ID_LEN = 32, REGISTRY_DIGEST_LEN = 65 };
  * when another run is going on. */
 int registry_run_begin(store *s, char id[REGISTRY_ID_LEN], const char *kind, const json_t *settings,
                        hone_err *e);
-/* status: "promoted", "registered", "rejected", "failed", "nothing"; report may be NULL. */
+/* status: "promoted", "registered", "inconclusive", "rejected", "failed"; report may be NULL. */
 int registry_run_end(store *s, const char *id, const char *status, const json_t *report,
                      hone_err *e);
 
