@@ -2,6 +2,9 @@
 
 #include "core/base/nearest.h"
 
+#include <errno.h>
+#include <math.h>
+#include <stdlib.h>
 #include <string.h>
 
 enum { MAX_NAMES = 64 };
@@ -78,4 +81,29 @@ int args_parse(const args_row *rows, void *into, int argc, char **argv, const ch
             rc = hone_fail(e, HONE_EINVAL, "'%s': one argument too many", argv[i]);
     }
     return rc;
+}
+
+int args_whole(int64_t *out, const char *text, const char *what, hone_err *e)
+{
+    char *end;
+    if (text == NULL)
+        return 0;
+    errno = 0;
+    long long v = strtoll(text, &end, 10);
+    if (end == text || *end != '\0' || errno != 0 || v < 0)
+        return hone_fail(e, HONE_EINVAL, "--%s: '%.40s' is not a whole number", what, text);
+    *out = v;
+    return 0;
+}
+
+int args_real(double *out, const char *text, const char *what, hone_err *e)
+{
+    char *end;
+    if (text == NULL)
+        return 0;
+    double v = strtod(text, &end);
+    if (end == text || *end != '\0' || !isfinite(v) || v < 0)
+        return hone_fail(e, HONE_EINVAL, "--%s: '%.40s' is not a number", what, text);
+    *out = v;
+    return 0;
 }

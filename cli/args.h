@@ -5,6 +5,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 /* What an option takes: a value, nothing, or a value each time that it is given. */
 typedef enum { ARGS_TEXT = false, ARGS_FLAG = true, ARGS_LIST } args_kind;
@@ -27,3 +28,8 @@ typedef struct args_row {
  * wanted, an option given twice (a list over ARGS_MAX_LIST times), or more than max_rest words. */
 int args_parse(const args_row *rows, void *into, int argc, char **argv, const char **rest,
                int max_rest, int *n_rest, hone_err *e);
+
+/* The value of --what as a number, not below 0; NULL leaves *out as it is. EINVAL names the option
+ * and the value. */
+int args_whole(int64_t *out, const char *text, const char *what, hone_err *e);
+int args_real(double *out, const char *text, const char *what, hone_err *e);

@@ -6,10 +6,8 @@
 #include "core/eval/eval.h"
 #include "serve/engine/served.h"
 
-#include <errno.h>
 #include <stddef.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 typedef struct options {
@@ -38,18 +36,6 @@ static const args_row rows[] = {
 };
 /* clang-format on */
 
-static int take_count(int64_t *out, const char *text, const char *what, hone_err *e)
-{
-    char *end;
-    if (text == NULL)
-        return 0;
-    errno = 0;
-    *out = strtoll(text, &end, 10);
-    if (*text == '\0' || *end != '\0' || errno != 0 || *out < 0)
-        return hone_fail(e, HONE_EINVAL, "--%s: '%.40s' is not a whole number", what, text);
-    return 0;
-}
-
 static int evaluate(json_t **report, const options *o, const char *adapter, hone_err *e)
 {
     served *s = NULL;
@@ -61,13 +47,13 @@ static int evaluate(json_t **report, const options *o, const char *adapter, hone
                          .device = o->device != NULL ? o->device : "auto",
                          .dtype = f32 ? KERN_F32 : KERN_BF16,
                          .kv_tokens = 1};
-    int rc = take_count(&eo.limit, o->limit, "limit", e);
+    int rc = args_whole(&eo.limit, o->limit, "limit", e);
     if (rc == 0)
-        rc = take_count(&eo.max_tokens, o->max_tokens, "max-tokens", e);
+        rc = args_whole(&eo.max_tokens, o->max_tokens, "max-tokens", e);
     if (rc == 0)
-        rc = take_count(&threads, o->threads, "threads", e);
+        rc = args_whole(&threads, o->threads, "threads", e);
     if (rc == 0)
-        rc = take_count(&batch, o->batch, "batch", e);
+        rc = args_whole(&batch, o->batch, "batch", e);
     so.threads = (int)threads;
     eo.batch = (int)batch;
     if (rc == 0)

@@ -5,7 +5,6 @@
 
 #include <stddef.h>
 #include <stdio.h>
-#include <stdlib.h>
 
 typedef struct options {
     const char *model, *adapter, *out, *prompts, *device, *threads, *max_diff, *min_agreement;
@@ -44,6 +43,18 @@ static void print_report(const options *o, const merge_report *r)
            (long long)r->n_positions, r->max_abs_diff, r->mean_kl, r->agreement);
 }
 
+static int take_numbers(merge_options *m, const options *o, hone_err *e)
+{
+    int64_t threads = 0;
+    int rc = args_whole(&threads, o->threads, "threads", e);
+    if (rc == 0)
+        rc = args_real(&m->max_diff, o->max_diff, "max-diff", e);
+    if (rc == 0)
+        rc = args_real(&m->min_agreement, o->min_agreement, "min-agreement", e);
+    m->threads = (int)threads;
+    return rc;
+}
+
 static int run(int argc, char **argv)
 {
     options o = {0};
@@ -58,11 +69,9 @@ static int run(int argc, char **argv)
                        .adapter_dir = o.adapter,
                        .out_dir = o.out,
                        .prompts_file = o.prompts,
-                       .device = o.device != NULL ? o.device : "auto",
-                       .threads = o.threads != NULL ? atoi(o.threads) : 0,
-                       .max_diff = o.max_diff != NULL ? strtod(o.max_diff, NULL) : 0,
-                       .min_agreement =
-                           o.min_agreement != NULL ? strtod(o.min_agreement, NULL) : 0};
+                       .device = o.device != NULL ? o.device : "auto"};
+    if (take_numbers(&m, &o, &e) != 0)
+        return cmd_usage(&cmd_merge, "%s", e.msg);
     if (merge_run(&m, &report, &e) != 0)
         return cmd_failed(&e);
     if (o.json)

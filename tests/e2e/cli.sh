@@ -40,3 +40,11 @@ word=$(head -n 1 <<<"$commands")
 expect 2 "${word}x"
 [[ $err == *"(did you mean '$word'?)"* ]] || fail "hone ${word}x: no nearest name: $err"
 echo "$(wc -w <<<"$commands") commands"
+
+# A number that is none is refused, not taken for 0.
+expect 2 merge --model a --adapter b --out c --max-diff abc
+[[ $err == "hone merge: --max-diff: 'abc' is not a number;"* ]] || fail "says: $err"
+expect 2 merge --model a --adapter b --out c --threads 2x
+[[ $err == "hone merge: --threads: '2x' is not a whole number;"* ]] || fail "says: $err"
+expect 1 eval --model a --data b --limit x
+[[ $err == "hone: --limit: 'x' is not a whole number" ]] || fail "says: $err"
