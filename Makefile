@@ -48,7 +48,8 @@ LIB_DIRS := $(wildcard core kernels/cpu adapters serve plugins lua)
 LIB_SRC  := $(sort $(wildcard kernels/*.c) $(shell find $(LIB_DIRS) -name '*.c'))
 CLI_SRC  := $(sort $(wildcard cli/*.c))
 UNIT_SRC := $(sort $(wildcard tests/unit/test_*.c))
-AID_SRC  := $(sort $(wildcard tests/unit/aid_*.c))
+# The guard of op_check serves the unit tests too.
+AID_SRC  := $(sort $(wildcard tests/unit/aid_*.c) tests/ops/guard.c)
 OPS_SRC  := $(sort $(wildcard tests/ops/*.c))
 GEN_SRC  := $(sort $(wildcard examples/*.c))
 BENCH_SRC := $(sort $(wildcard tests/bench/bench_*.c))
@@ -63,6 +64,7 @@ ALL_OBJ  := $(call obj,$(LIB_SRC) $(CLI_SRC) $(UNIT_SRC) $(AID_SRC) $(OPS_SRC) $
 LIB      := $B/libhone.a
 UNIT_BIN := $(if $(strip $T),$(T:%=$B/tests/unit/test_%),$(call exe,$(UNIT_SRC)))
 
+comma    := ,
 Q        := $(if $V,,@)
 say       = $(if $V$(findstring s,$(firstword -$(MAKEFLAGS))),,@echo "$1 $2")
 link      = $Q$(CC) $(HONE_LDFLAGS) -o $@ $(filter %.o,$^) $(filter %.a,$^) $1 $(HONE_LDLIBS)
@@ -105,7 +107,7 @@ $B/tests/fuzz/fuzz_%: $B/tests/fuzz/fuzz_%.o $(LIB)
 $B/tests/unit/test_grammar: $(filter-out %/gen.o,$(call obj,$(GEN_SRC)))
 $B/tests/unit/test_%: $B/tests/unit/test_%.o $(call obj,$(AID_SRC)) $(LIB)
 	$(call say,LD,$@)
-	$(call link,-lcmocka)
+	$(call link,-Wl$(comma)--wrap=kern_open -lcmocka)
 
 $B/%_avx2.o: HONE_CFLAGS += $(AVX2)
 $B/%_avx512.o: HONE_CFLAGS += $(AVX512)

@@ -225,7 +225,7 @@ typedef struct kern_paged {
     const kern_kv *kv;
     int layer;
     int n_seq;
-    const int32_t *q_start; /* [n_seq + 1] HOST and device readable (see write) */
+    const int32_t *q_start; /* [n_seq + 1] */
     const int32_t *kv_len;  /* [n_seq] tokens in the cache with this step's own */
     const int32_t *blocks;  /* [n_seq, max_blocks] block numbers */
     int64_t max_blocks;

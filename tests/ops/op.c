@@ -9,7 +9,7 @@
 #include "core/base/clock.h"
 #include "core/base/mem.h"
 
-enum { GAP = 5, SAMPLES = 12, DIRECTIONS = 2 };
+enum { GAP = 5, SAMPLES = 6, DIRECTIONS = 2, GRAD_DIRECTIONS = 8 };
 
 /* ---- operands -------------------------------------------------------------------------------- */
 
@@ -180,6 +180,17 @@ int32_t *op_ints(op_ctx *c, int64_t n, int32_t lo, int32_t hi)
     return p;
 }
 
+const void *op_send(op_ctx *c, const void *host, size_t bytes)
+{
+    void *p = NULL;
+    if (c->n_sent == OP_MAX_ARRAYS)
+        abort();
+    check(kern_do(c->d, alloc, bytes + 1, &p));
+    c->sent[c->n_sent++] = p;
+    check(kern_do(c->d, write, p, host, bytes));
+    return p;
+}
+
 static void drop(op_ctx *c)
 {
     for (int i = 0; i < c->n_arrays; i++) {
@@ -189,7 +200,9 @@ static void drop(op_ctx *c)
     }
     for (int i = 0; i < c->n_blocks; i++)
         free(c->block[i]);
-    c->n_arrays = c->n_blocks = 0;
+    for (int i = 0; i < c->n_sent; i++)
+        kern_do(c->d, release, c->sent[i]);
+    c->n_arrays = c->n_blocks = c->n_sent = 0;
 }
 
 /* ---- comparisons ----------------------------------------------------------------------------- */
@@ -272,9 +285,11 @@ static void compare(op_ctx *c, const char *what, const double *got, const double
 void op_numbers(op_ctx *c, const char *what, double *got, const double *want, int64_t n, bool exact)
 {
     tolerance tol = tolerance_of(KERN_F32, false);
-    if (c->perf)
+    if (c->mode == OP_PERF)
         return;
     hash(c, got, (size_t)n * sizeof *got);
+    if (c->mode == OP_BITS)
+        return;
     inject(c, got, n, n / 2, tol);
     if (exact)
         tol = (tolerance){0, 0};
@@ -308,11 +323,13 @@ void op_equal(op_ctx *c, const char *what, const op_array *got, const double *wa
 {
     int64_t n = got->rows * got->cols;
     tolerance tol = tolerance_of(c->t, false);
-    if (c->perf)
+    if (c->mode == OP_PERF)
         return;
     double *v = fetch(c, what, got);
-    inject(c, v, n, n / 2, tol);
-    compare(c, what, v, want, n, rms_of(want, n), tol);
+    if (c->mode != OP_BITS) {
+        inject(c, v, n, n / 2, tol);
+        compare(c, what, v, want, n, rms_of(want, n), tol);
+    }
     free(v);
 }
 
@@ -345,7 +362,7 @@ static void along(op_ctx *c, const char *what, op_array *x, const double *g, op_
     tolerance tol = tolerance_of(c->t, true);
     double *dir = mem_alloc((size_t)n * sizeof *dir), got = 0, norm = 0;
     for (int64_t i = 0; i < n; i++) {
-        dir[i] = (double)rng_normal(&c->r);
+        dir[i] = (double)rng_normal(&c->pick);
         got += dir[i] * g[i];
         norm += g[i] * g[i];
     }
@@ -356,30 +373,49 @@ static void along(op_ctx *c, const char *what, op_array *x, const double *g, op_
     free(dir);
 }
 
-void op_grad(op_ctx *c, const char *what, op_array *x, const op_array *got, bool added,
-             op_loss loss, void *arg)
+/* Elements [0, n) in order, or as many at random. */
+static int64_t choose(op_ctx *c, int64_t n, int64_t **at)
 {
-    int64_t n = got->rows * got->cols, at[SAMPLES] = {0};
+    bool all = c->mode == OP_GRAD || n <= c->samples;
+    int64_t samples = all ? n : c->samples;
+    *at = mem_alloc((size_t)(samples + 1) * sizeof **at);
+    for (int64_t k = 0; k < samples; k++)
+        (*at)[k] = all ? k : (int64_t)rng_below(&c->pick, (uint64_t)n);
+    return samples;
+}
+
+static void differentiate(op_ctx *c, const char *what, op_array *x, double *v, double least,
+                          op_loss loss, void *arg)
+{
+    int64_t n = x->rows * x->cols, *at, samples = choose(c, n, &at);
     tolerance tol = tolerance_of(c->t, true);
-    double g[SAMPLES], want[SAMPLES];
-    if (c->perf)
-        return;
-    double *v = fetch(c, what, got);
-    int samples = n < c->samples ? (int)n : c->samples;
-    for (int k = 0; k < samples; k++)
-        at[k] = n <= SAMPLES ? k : (int64_t)rng_below(&c->r, (uint64_t)n);
-    for (int64_t i = 0; i < n && added; i++)
-        v[i] -= got->v[i];
-    inject(c, v, n, at[samples / 2], tol);
-    for (int k = 0; k < samples; k++) {
+    double *g = mem_alloc((size_t)(samples + 1) * 2 * sizeof *g), *want = g + samples;
+    inject(c, v, n, samples > 0 ? at[samples / 2] : 0, tol);
+    for (int64_t k = 0; k < samples; k++) {
         g[k] = v[at[k]];
         want[k] = difference(x, NULL, at[k], 1e-5, loss, arg);
     }
-    /* A gradient that cancels to nothing still has the rounding of what cancelled. */
-    double rms = rms_of(v, n), least = added && c->t == KERN_F32 ? 0.1 : 0.01;
+    double rms = rms_of(v, n);
     compare(c, what, g, want, samples, rms > least ? rms : least, tol);
-    for (int k = 0; k < DIRECTIONS && c->failed == 0; k++)
+    int directions = c->mode == OP_GRAD ? GRAD_DIRECTIONS : DIRECTIONS;
+    for (int k = 0; k < directions && c->failed == 0; k++)
         along(c, what, x, v, loss, arg);
+    free(g);
+    free(at);
+}
+
+void op_grad(op_ctx *c, const char *what, op_array *x, const op_array *got, bool added,
+             op_loss loss, void *arg)
+{
+    int64_t n = got->rows * got->cols;
+    if (c->mode == OP_PERF)
+        return;
+    double *v = fetch(c, what, got);
+    for (int64_t i = 0; i < n && added; i++)
+        v[i] -= got->v[i];
+    /* A gradient that cancels to nothing still has the rounding of what cancelled. */
+    if (c->mode != OP_BITS)
+        differentiate(c, what, x, v, added && c->t == KERN_F32 ? 0.1 : 0.01, loss, arg);
     free(v);
 }
 
@@ -389,20 +425,33 @@ bool op_ok(op_ctx *c, int rc)
 {
     if (rc == 0)
         return true;
+    if (rc == KERN_EUNSUPPORTED && c->skip_unsupported) {
+        c->unsupported++;
+        printf("         %s[%d] %s is unsupported: %s\n", c->op, c->number, kern_dtype_name(c->t),
+               c->d->err);
+        return false;
+    }
     fail(c, "status", "%d: %s", rc, c->d->err);
     return false;
 }
 
+/* The clock is read after 1, 2, 4 ... calls, with the queue empty: a look in between would be part
+ * of the time. */
 bool op_again(op_ctx *c, const char *name, double flops)
 {
-    if (!c->perf)
+    if (c->mode != OP_PERF)
         return false;
-    double now = clock_seconds();
     if (c->calls++ == 0) {
-        c->started = now;
+        check(kern_do(c->d, sync));
+        c->started = clock_seconds();
+        c->next_look = 2;
         return true;
     }
-    double s = now - c->started;
+    if (c->calls < c->next_look)
+        return true;
+    check(kern_do(c->d, sync));
+    double s = clock_seconds() - c->started;
+    c->next_look *= 2;
     if (s < 0.05)
         return true;
     s /= (double)(c->calls - 1);
@@ -412,24 +461,33 @@ bool op_again(op_ctx *c, const char *name, double flops)
     return false;
 }
 
+int op_cases(const op_ctx *c, const op_test *t)
+{
+    return c->mode == OP_GRAD ? t->n_grads : t->n_cases;
+}
+
+/* The second run only looks at the bits. */
 void op_run(op_ctx *c, const op_test *t, int i)
 {
     uint64_t first = 0;
+    op_mode mode = c->mode;
+    int runs = mode == OP_PERF || mode == OP_BITS || c->inject != OP_OFF ? 1 : 2;
     c->op = t->name;
     c->number = i;
     c->failed = 0;
-    c->samples = SAMPLES;
-    for (int run = 0; run < 2 && c->failed == 0; run++) {
+    for (int run = 0; run < runs && c->failed == 0; run++) {
         c->r = (rng){.seed = 7, .stream = (uint64_t)i};
+        c->pick = (rng){.seed = 8, .stream = (uint64_t)i};
         c->hash = 0xCBF29CE484222325U;
-        c->compared = 0;
+        c->samples = SAMPLES;
+        c->compared = run == 0 ? 0 : c->compared;
         c->dense = false;
-        t->run(c, i);
+        c->mode = run == 0 ? mode : OP_BITS;
+        (mode == OP_GRAD ? t->grad : t->run)(c, i);
         drop(c);
         if (run == 1 && c->hash != first)
             fail(c, "bits", "two runs of the same case differ");
         first = c->hash;
-        if (c->perf || c->inject != OP_OFF)
-            break;
     }
+    c->mode = mode;
 }

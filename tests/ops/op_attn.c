@@ -21,6 +21,12 @@ static const qk_case qks[] = {
     {2, 2, 1, 256, true, false, true}, {33, 6, 2, 128, false, false, false},
 };
 
+static const qk_case qk_grads[] = {
+    {1, 1, 1, 2, false, true, false},   {5, 2, 1, 6, true, false, false},
+    {7, 3, 3, 4, true, false, false},   {9, 4, 2, 16, true, false, false},
+    {6, 2, 2, 24, false, false, false}, {12, 2, 1, 10, false, true, false},
+};
+
 enum { MAX_POS = 50, LAYERS = 2, BLOCK = 4 };
 
 typedef struct qk_state {
@@ -96,9 +102,8 @@ static void qk_backward(op_ctx *c, qk_state *s, const kern_qk *f)
 }
 
 /* What was written to the cache is seen through attention over it: see run_paged. */
-static void run_qk(op_ctx *c, int i)
+static void run_qk_case(op_ctx *c, const qk_case *k)
 {
-    const qk_case *k = &qks[i];
     qk_state s;
     qk_build(c, &s, k);
     op_array *qo = k->in_place ? s.x[0] : op_out(c, c->t, k->n, (int64_t)k->n_q * k->d);
@@ -109,7 +114,7 @@ static void run_qk(op_ctx *c, int i)
                  .n_kv = k->n_kv,
                  .d = k->d,
                  .eps = 1e-6F,
-                 .pos = s.pos,
+                 .pos = op_send(c, s.pos, (size_t)k->n * sizeof *s.pos),
                  .cos = s.cos->t,
                  .sin = s.sin->t,
                  .q_out = qo->t,
@@ -126,7 +131,17 @@ static void run_qk(op_ctx *c, int i)
     qk_backward(c, &s, &a);
 }
 
-const op_test op_qk = {"qk", COUNT(qks), run_qk};
+static void run_qk(op_ctx *c, int i)
+{
+    run_qk_case(c, &qks[i]);
+}
+
+static void run_qk_grad(op_ctx *c, int i)
+{
+    run_qk_case(c, &qk_grads[i]);
+}
+
+const op_test op_qk = {"qk", COUNT(qks), run_qk, COUNT(qk_grads), run_qk_grad};
 
 /* ---- attention ------------------------------------------------------------------------------- */
 
@@ -142,6 +157,12 @@ static const attn_case attns[] = {
     {4, 4, 80, 5, 2, {30, 4}},  {4, 2, 96, 0, 4, {1, 1, 40, 1}}, {2, 2, 128, 16, 1, {70}},
     {3, 1, 256, 0, 2, {9, 18}}, {2, 1, 64, 0, 1, {260}},         {2, 1, 64, 37, 2, {150, 66}},
     {6, 2, 8, 1, 2, {5, 0}},    {2, 2, 24, 0, 2, {65, 64}},
+};
+
+static const attn_case attn_grads[] = {
+    {1, 1, 8, 0, 1, {5}},    {2, 1, 4, 0, 3, {1, 7, 3}}, {3, 3, 6, 4, 2, {9, 4}},
+    {4, 2, 8, 0, 2, {6, 5}}, {6, 2, 3, 1, 2, {5, 0}},    {2, 2, 16, 3, 1, {12}},
+    {9, 3, 4, 0, 1, {10}},   {2, 1, 2, 16, 2, {20, 2}},
 };
 
 typedef struct attn_state {
@@ -207,9 +228,8 @@ static void attn_build(op_ctx *c, attn_state *s, const attn_case *k)
     s->p = op_block(c, (size_t)(s->n + 1) * sizeof(double));
 }
 
-static void run_attn(op_ctx *c, int i)
+static void run_attn_case(op_ctx *c, const attn_case *k)
 {
-    const attn_case *k = &attns[i];
     attn_state s;
     attn_build(c, &s, k);
     op_array *out = op_out(c, c->t, s.n, s.q->cols), *lse = op_out(c, KERN_F32, s.n, k->n_q);
@@ -219,7 +239,7 @@ static void run_attn(op_ctx *c, int i)
                    .n_q = k->n_q,
                    .n_kv = k->n_kv,
                    .d = k->d,
-                   .cu = s.cu,
+                   .cu = op_send(c, s.cu, ((size_t)k->n_seg + 1) * sizeof *s.cu),
                    .n_seg = k->n_seg,
                    .max_len = s.max_len,
                    .scale = (float)s.scale,
@@ -244,7 +264,17 @@ static void run_attn(op_ctx *c, int i)
     op_grad(c, "dv", s.v, dv, false, attn_reference, &s);
 }
 
-const op_test op_attn = {"attn", COUNT(attns), run_attn};
+static void run_attn(op_ctx *c, int i)
+{
+    run_attn_case(c, &attns[i]);
+}
+
+static void run_attn_grad(op_ctx *c, int i)
+{
+    run_attn_case(c, &attn_grads[i]);
+}
+
+const op_test op_attn = {"attn", COUNT(attns), run_attn, COUNT(attn_grads), run_attn_grad};
 
 /* ---- paged ----------------------------------------------------------------------------------- */
 
@@ -307,14 +337,14 @@ static bool paged_fill(op_ctx *c, paged_state *s, kern_kv *kv)
                  .n_q = s->k.n_q,
                  .n_kv = s->k.n_kv,
                  .d = s->k.d,
-                 .pos = s->pos,
+                 .pos = op_send(c, s->pos, (size_t)s->a.n * sizeof *s->pos),
                  .cos = cs->t,
                  .sin = sn->t,
                  .q_out = qo->t,
                  .k_out = ko->t,
                  .kv = kv,
                  .layer = 1,
-                 .slot = s->slot};
+                 .slot = op_send(c, s->slot, (size_t)s->a.n * sizeof *s->slot)};
     return op_ok(c, kern_do(c->d, qk, &a));
 }
 
@@ -343,9 +373,9 @@ static void paged_run(op_ctx *c, paged_state *s, const paged_case *k, kern_kv *k
                     .kv = kv,
                     .layer = 1,
                     .n_seq = k->n_seq,
-                    .q_start = start,
-                    .kv_len = len,
-                    .blocks = s->blocks,
+                    .q_start = op_send(c, start, ((size_t)k->n_seq + 1) * sizeof *start),
+                    .kv_len = op_send(c, len, (size_t)k->n_seq * sizeof *len),
+                    .blocks = op_send(c, s->blocks, (size_t)s->n_blocks * sizeof *s->blocks),
                     .max_blocks = s->max_blocks,
                     .scale = (float)s->a.scale,
                     .window = k->window,
@@ -373,4 +403,4 @@ static void run_paged(op_ctx *c, int i)
     kern_do(c->d, kv_free, kv);
 }
 
-const op_test op_paged = {"paged", COUNT(pageds), run_paged};
+const op_test op_paged = {"paged", COUNT(pageds), run_paged, 0, NULL};

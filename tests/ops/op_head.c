@@ -21,6 +21,11 @@ static const head_case heads[] = {
     {300, 16, 512, 1, true, false},
 };
 
+static const head_case head_grads[] = {
+    {1, 5, 7, 1, true, true},  {6, 8, 20, 1, true, true},  {9, 7, 33, 2, true, true},
+    {5, 17, 9, 0, true, true}, {20, 3, 40, 3, true, true}, {33, 4, 5, 1, true, true},
+};
+
 typedef struct head_state {
     const head_case *k;
     op_array *x, *w;
@@ -86,8 +91,9 @@ static void head_run(op_ctx *c, head_state *s, kern_weight *w)
     op_array *logp = op_out(c, KERN_F32, 1, k->n);
     kern_head a = {.w = w,
                    .x = s->x->t,
-                   .target = s->target,
-                   .coef = k->dx || k->dw ? s->coef : NULL,
+                   .target = op_send(c, s->target, (size_t)k->n * sizeof *s->target),
+                   .coef =
+                       k->dx || k->dw ? op_send(c, s->coef, (size_t)k->n * sizeof *s->coef) : NULL,
                    .logp = logp->t.data};
     if (k->dx)
         a.dx = dx->t;
@@ -105,17 +111,27 @@ static void head_run(op_ctx *c, head_state *s, kern_weight *w)
         op_grad(c, "dw", s->w, dw, true, head_reference, s);
 }
 
-static void run_head(op_ctx *c, int i)
+static void run_head_case(op_ctx *c, const head_case *k)
 {
     head_state s;
-    head_build(c, &s, &heads[i]);
+    head_build(c, &s, k);
     kern_weight *w = head_weight(c, s.w, true);
     if (w != NULL)
         head_run(c, &s, w);
     kern_do(c->d, weight_free, w);
 }
 
-const op_test op_head = {"head", COUNT(heads), run_head};
+static void run_head(op_ctx *c, int i)
+{
+    run_head_case(c, &heads[i]);
+}
+
+static void run_head_grad(op_ctx *c, int i)
+{
+    run_head_case(c, &head_grads[i]);
+}
+
+const op_test op_head = {"head", COUNT(heads), run_head, COUNT(head_grads), run_head_grad};
 
 /* ---- logits ---------------------------------------------------------------------------------- */
 
@@ -140,7 +156,8 @@ static void run_logits(op_ctx *c, int i)
     kern_weight *kw = head_weight(c, w, false);
     kern_logits a = {.w = kw,
                      .x = x->t,
-                     .row = logit_cases[i].rows > 0 ? row : NULL,
+                     .row = logit_cases[i].rows > 0 ? op_send(c, row, (size_t)rows * sizeof *row)
+                                                    : NULL,
                      .n_rows = rows,
                      .logits = l->t};
     if (kw != NULL && op_call(c, logits, &a, 2.0 * (double)(rows * h * vocab)))
@@ -148,7 +165,7 @@ static void run_logits(op_ctx *c, int i)
     kern_do(c->d, weight_free, kw);
 }
 
-const op_test op_logits = {"logits", COUNT(logit_cases), run_logits};
+const op_test op_logits = {"logits", COUNT(logit_cases), run_logits, 0, NULL};
 
 /* ---- sampling -------------------------------------------------------------------------------- */
 
@@ -331,4 +348,4 @@ static void run_sample(op_ctx *c, int i)
         sample_compare(c, k, rows, l);
 }
 
-const op_test op_sample = {"sample", COUNT(samples), run_sample};
+const op_test op_sample = {"sample", COUNT(samples), run_sample, 0, NULL};

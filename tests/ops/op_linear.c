@@ -5,6 +5,8 @@
 
 #include "tests/ops/op.h"
 
+#define COUNT(a) (int)(sizeof(a) / sizeof((a)[0]))
+
 typedef struct linear_case {
     int64_t n, in;
     int parts;
@@ -33,6 +35,17 @@ static const linear_case cases[] = {
     {.n = 1100, .in = 20, .parts = 1, .out = {24}, .dw = true, .dense = true, .w = KERN_BF16},
     {.n = 100, .in = 640, .parts = 1, .out = {336}, .add = true, .dense = true, .w = KERN_BF16},
     {.n = 70, .in = 1, .parts = 1, .out = {1}, .r = {1}, .bias = true, .dw = true, .w = KERN_F32},
+};
+
+/* Few enough elements for a difference by each. */
+static const linear_case grads[] = {
+    {.n = 1, .in = 8, .parts = 1, .out = {8}, .dw = true, .w = KERN_F32},
+    {.n = 7, .in = 9, .parts = 3, .out = {12, 4, 4}, .r = {4, 2, 1}, .bias = true, .dw = true, .w = KERN_F32},
+    {.n = 9, .in = 16, .parts = 2, .out = {7, 18}, .r = {3, 8}, .add = true, .w = KERN_BF16},
+    {.n = 12, .in = 10, .parts = 2, .out = {11, 5}, .r = {2, 2}, .dropout = 0.3F, .dw = true, .w = KERN_F32},
+    {.n = 20, .in = 12, .parts = 4, .out = {3, 4, 5, 6}, .r = {0, 5, 0, 1}, .add = true, .dw = true, .w = KERN_F16},
+    {.n = 33, .in = 17, .parts = 1, .out = {9}, .r = {16}, .dropout = 0.5F, .bias = true, .dw = true, .w = KERN_F32},
+    {.n = 16, .in = 16, .parts = 2, .out = {16, 16}, .r = {8, 8}, .dw = true, .dense = true, .w = KERN_BF16},
 };
 /* clang-format on */
 
@@ -218,11 +231,11 @@ static void backward(op_ctx *c, linear_state *s)
     }
 }
 
-static void run(op_ctx *c, int i)
+static void run_case(op_ctx *c, const linear_case *k)
 {
     linear_state s;
-    build(c, &s, &cases[i]);
-    kern_weight *w = weight_of(c, &s, cases[i].dw);
+    build(c, &s, k);
+    kern_weight *w = weight_of(c, &s, k->dw);
     s.f.w = w;
     if (w != NULL) {
         forward(c, &s);
@@ -231,7 +244,17 @@ static void run(op_ctx *c, int i)
     kern_do(c->d, weight_free, w);
 }
 
-const op_test op_linear = {"linear", sizeof cases / sizeof cases[0], run};
+static void run(op_ctx *c, int i)
+{
+    run_case(c, &cases[i]);
+}
+
+static void run_grad(op_ctx *c, int i)
+{
+    run_case(c, &grads[i]);
+}
+
+const op_test op_linear = {"linear", COUNT(cases), run, COUNT(grads), run_grad};
 
 /* ---- weight_update --------------------------------------------------------------------------- */
 
@@ -253,4 +276,4 @@ static void run_update(op_ctx *c, int i)
     kern_do(c->d, weight_free, w);
 }
 
-const op_test op_update = {"update", 2, run_update};
+const op_test op_update = {"update", 2, run_update, 0, NULL};

@@ -37,7 +37,7 @@ static void run_copy(op_ctx *c, int i)
         op_equal(c, "add", sum, want->v);
 }
 
-const op_test op_copy = {"copy", COUNT(copies), run_copy};
+const op_test op_copy = {"copy", COUNT(copies), run_copy, 0, NULL};
 
 /* ---- embedding ------------------------------------------------------------------------------- */
 
@@ -55,7 +55,8 @@ static void run_embed(op_ctx *c, int i)
     double *want = op_block(c, (size_t)(n * h) * sizeof *want);
     for (int64_t r = 0; r < n; r++)
         memcpy(want + r * h, table->v + ids[r] * h, (size_t)h * sizeof *want);
-    kern_embed a = {.table = table->t, .ids = ids, .n = n, .x = x->t};
+    const int32_t *sent = op_send(c, ids, (size_t)n * sizeof *ids);
+    kern_embed a = {.table = table->t, .ids = sent, .n = n, .x = x->t};
     if (op_call(c, embed, &a, 0))
         op_equal(c, "x", x, want);
     op_array *dx = op_in(c, c->t, n, h, 1), *dt = op_in(c, KERN_F32, vocab, h, 1);
@@ -64,12 +65,12 @@ static void run_embed(op_ctx *c, int i)
     for (int64_t r = 0; r < n; r++)
         for (int64_t j = 0; j < h; j++)
             want[ids[r] * h + j] += dx->v[r * h + j];
-    kern_embed_grad g = {.ids = ids, .n = n, .dx = dx->t, .dtable = dt->t};
+    kern_embed_grad g = {.ids = sent, .n = n, .dx = dx->t, .dtable = dt->t};
     if (op_call(c, embed_grad, &g, 0))
         op_equal(c, "dtable", dt, want);
 }
 
-const op_test op_embed = {"embed", COUNT(embeds), run_embed};
+const op_test op_embed = {"embed", COUNT(embeds), run_embed, 0, NULL};
 
 /* ---- norm ------------------------------------------------------------------------------------ */
 
@@ -84,6 +85,12 @@ static const norm_case norms[] = {
     {17, 64, true, true, true, true, 1},    {129, 96, false, false, false, true, 0},
     {40, 576, true, true, true, false, 0},  {2, 5, true, false, false, true, 1},
     {260, 33, false, false, true, true, 0},
+};
+
+static const norm_case norm_grads[] = {
+    {1, 8, false, false, false, true, 0}, {3, 17, true, false, true, true, 1},
+    {9, 5, true, true, true, true, 0},    {20, 12, false, false, true, true, 0},
+    {7, 33, true, false, false, true, 1}, {40, 3, false, false, false, false, 0},
 };
 
 typedef struct norm_state {
@@ -136,9 +143,8 @@ static void norm_backward(op_ctx *c, norm_state *s, const kern_norm *f)
         op_grad(c, "dweight", s->w, dw, true, norm_reference, s);
 }
 
-static void run_norm(op_ctx *c, int i)
+static void run_norm_case(op_ctx *c, const norm_case *k)
 {
-    const norm_case *k = &norms[i];
     size_t bytes = (size_t)(k->n * k->h) * sizeof(double);
     norm_state s = {.k = k,
                     .x = op_in(c, c->t, k->n, k->h, 1),
@@ -170,7 +176,17 @@ static void run_norm(op_ctx *c, int i)
     norm_backward(c, &s, &a);
 }
 
-const op_test op_norm = {"norm", COUNT(norms), run_norm};
+static void run_norm(op_ctx *c, int i)
+{
+    run_norm_case(c, &norms[i]);
+}
+
+static void run_norm_grad(op_ctx *c, int i)
+{
+    run_norm_case(c, &norm_grads[i]);
+}
+
+const op_test op_norm = {"norm", COUNT(norms), run_norm, COUNT(norm_grads), run_norm_grad};
 
 /* ---- gated activation ------------------------------------------------------------------------ */
 
@@ -186,6 +202,13 @@ static const act_case acts[] = {
     {KERN_SILU, 129, 33, true, false, 3},     {KERN_GELU_TANH, 3, 17, false, true, 2},
     {KERN_GELU_TANH, 20, 64, true, false, 3}, {KERN_GELU, 3, 17, false, true, 2},
     {KERN_GELU, 20, 64, true, false, 3},      {KERN_SILU, 4, 40, false, false, 60},
+};
+
+static const act_case act_grads[] = {
+    {KERN_SILU, 1, 5, false, false, 1},      {KERN_SILU, 9, 33, true, true, 3},
+    {KERN_SILU, 4, 16, false, false, 60},    {KERN_GELU_TANH, 3, 17, false, true, 2},
+    {KERN_GELU_TANH, 5, 40, true, false, 3}, {KERN_GELU, 3, 17, false, true, 2},
+    {KERN_GELU, 20, 12, true, false, 3},
 };
 
 typedef struct act_state {
@@ -219,9 +242,8 @@ static double act_reference(void *arg)
     return loss;
 }
 
-static void run_act(op_ctx *c, int i)
+static void run_act_case(op_ctx *c, const act_case *k)
 {
-    const act_case *k = &acts[i];
     act_state s = {.k = k,
                    .gu = op_in(c, c->t, k->n, 2 * k->i, k->scale),
                    .dh = op_in(c, c->t, k->n, k->i, 1),
@@ -243,7 +265,17 @@ static void run_act(op_ctx *c, int i)
         op_equal(c, "h again", again, s.h);
 }
 
-const op_test op_act = {"act", COUNT(acts), run_act};
+static void run_act(op_ctx *c, int i)
+{
+    run_act_case(c, &acts[i]);
+}
+
+static void run_act_grad(op_ctx *c, int i)
+{
+    run_act_case(c, &act_grads[i]);
+}
+
+const op_test op_act = {"act", COUNT(acts), run_act, COUNT(act_grads), run_act_grad};
 
 /* ---- optimizer ------------------------------------------------------------------------------- */
 
@@ -289,7 +321,7 @@ static void run_adamw(op_ctx *c, int i)
     op_equal(c, "v", v, v->v);
 }
 
-const op_test op_adamw = {"adamw", COUNT(steps), run_adamw};
+const op_test op_adamw = {"adamw", COUNT(steps), run_adamw, 0, NULL};
 
 static void run_sumsq(op_ctx *c, int i)
 {
@@ -303,4 +335,4 @@ static void run_sumsq(op_ctx *c, int i)
         op_numbers(c, "sum", &got, &want, 1, false);
 }
 
-const op_test op_sumsq = {"sumsq", 4, run_sumsq};
+const op_test op_sumsq = {"sumsq", 4, run_sumsq, 0, NULL};

@@ -1,4 +1,4 @@
-/* Runs op_check on every instruction set of this machine, and its self-test. */
+/* Runs op_check in its modes, on every instruction set of this machine. */
 #include "kernels/kern.h"
 
 #include <setjmp.h>
@@ -40,14 +40,14 @@ static void with_features(const char *features)
         skip();
     }
     kern_close(d);
-    snprintf(args, sizeof args, "cpu:%s", features);
+    snprintf(args, sizeof args, "--device cpu:%s", features);
     op_check(args);
 }
 
 static void test_all_features(void **state)
 {
     (void)state;
-    op_check("cpu");
+    op_check("test --guard");
 }
 
 static void test_avx2(void **state)
@@ -65,16 +65,30 @@ static void test_generic(void **state)
 static void test_a_wrong_result_is_noticed(void **state)
 {
     (void)state;
-    op_check("cpu --self");
+    op_check("self");
+}
+
+static void test_gradients(void **state)
+{
+    (void)state;
+    op_check("grad");
+}
+
+static void test_threads(void **state)
+{
+    (void)state;
+    op_check("threads");
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_a_wrong_result_is_noticed),
         cmocka_unit_test(test_all_features),
         cmocka_unit_test(test_avx2),
         cmocka_unit_test(test_generic),
-        cmocka_unit_test(test_a_wrong_result_is_noticed),
+        cmocka_unit_test(test_gradients),
+        cmocka_unit_test(test_threads),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
