@@ -1,55 +1,31 @@
-/* Finding a backend by name, and the few helpers every user of tensors needs. */
+/* Finding a backend by name. */
 #include "kernels/kern.h"
 
 #include <dlfcn.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "kernels/cpu/backend.h"
 
-static const struct {
-    const char *name;
-    size_t size;
-} dtypes[] = {
-    [KERN_F32] = {"f32", 4}, [KERN_BF16] = {"bf16", 2}, [KERN_F16] = {"f16", 2},
-    [KERN_I32] = {"i32", 4}, [KERN_U8] = {"u8", 1},
-};
-
-size_t kern_dtype_size(kern_dtype t)
-{
-    return dtypes[t].size;
-}
-
-const char *kern_dtype_name(kern_dtype t)
-{
-    return dtypes[t].name;
-}
-
-kern_tensor kern_cols(const kern_tensor *x, int64_t c0, int64_t cols)
-{
-    char *p = (char *)x->data + (size_t)c0 * kern_dtype_size(x->dtype);
-    return (kern_tensor){x->dtype, x->rows, cols, x->ld, p};
-}
-
-kern_tensor kern_rows(const kern_tensor *x, int64_t r0, int64_t rows)
-{
-    char *p = (char *)x->data + (size_t)(r0 * x->ld) * kern_dtype_size(x->dtype);
-    return (kern_tensor){x->dtype, rows, x->cols, x->ld, p};
-}
-
 /* ---- opening --------------------------------------------------------------------------------- */
 
+/* It lies beside the program (its rpath says where); HONE_CUDA_LIB names another file. */
 static const kern_backend *load_cuda(char err[256])
 {
-    void *lib = dlopen("libhone_cuda.so", RTLD_NOW | RTLD_LOCAL);
+    const char *file = getenv("HONE_CUDA_LIB");
+    if (file == NULL || file[0] == '\0')
+        file = "libhone_cuda.so";
+    void *lib = dlopen(file, RTLD_NOW | RTLD_LOCAL);
     if (lib == NULL) {
-        snprintf(err, 256, "cuda: %.200s", dlerror());
+        snprintf(err, 256, "cuda: %.150s; build it with nvcc (make cuda), or use --device cpu",
+                 dlerror());
         return NULL;
     }
     const kern_backend *(*get)(void) = NULL;
     *(void **)&get = dlsym(lib, "kern_backend_get");
     if (get == NULL) {
-        snprintf(err, 256, "cuda: libhone_cuda.so has no kern_backend_get");
+        snprintf(err, 256, "cuda: %.100s has no kern_backend_get", file);
         return NULL;
     }
     return get();

@@ -9,7 +9,10 @@
  * Conventions
  * - Every op returns 0 or a negative status (KERN_E*); the text is in dev->err. Nothing is silently
  * skipped.
- * - Ops queue in order on the device; only `read` and `sync` wait.
+ * - Ops queue in order on the device; only `read`, `sync`, `sumsq` and `sample` wait.
+ * - A recorded op reads its device arrays anew at each graph_run; host values are as they were.
+ * What waits, allocates or takes host data cannot be recorded. An op allocates only when it meets a
+ * larger shape than before: run a step once before recording it.
  * - Tensors are views of row-major matrices: element (r, c) stands at data[r * ld + c]. Memory is
  * the device's
  *   (`alloc`), except where a field says "host".
@@ -22,7 +25,11 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum { KERN_ABI = 1, KERN_MAX_PARTS = 4 };
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+enum { KERN_ABI = 2, KERN_MAX_PARTS = 4 };
 
 enum {
     KERN_EINVAL = -1,       /* a shape, dtype or pointer that cannot be */
@@ -45,7 +52,8 @@ typedef struct kern_tensor {
 /* A view of whole rows without gaps. */
 static inline kern_tensor kern_mat(kern_dtype t, int64_t rows, int64_t cols, void *data)
 {
-    return (kern_tensor){t, rows, cols, cols, data};
+    kern_tensor x = {t, rows, cols, cols, data};
+    return x;
 }
 /* Columns [c0, c0 + cols) of x. */
 kern_tensor kern_cols(const kern_tensor *x, int64_t c0, int64_t cols);
@@ -92,15 +100,15 @@ typedef struct kern_linear {
     kern_tensor xa; /* [n, sum r_p] F32: A_p drop_p(x), kept for the backward; needed when any
                        lora is there */
     bool add_to_y;
-    bool training;         /* apply dropout */
-    uint64_t seed, offset; /* Philox key and row offset: element (row, col) of the mask of a term is
-                              word (offset + row) * in + col of (seed, stream), kept when its
-                              uniform value >= dropout, and scaled by 1 / (1 - dropout) */
+    bool training;       /* apply dropout */
+    const uint64_t *rng; /* [2] seed and row offset, needed for dropout: element (row, col) of the
+                            mask of a term is word (offset + row) * in + col of (seed, stream), kept
+                            when its uniform value >= dropout, and scaled by 1 / (1 - dropout) */
 } kern_linear;
 
 /* Backward of the same group. dx, dw, db may have data NULL: not wanted. */
 typedef struct kern_linear_grad {
-    kern_linear f;  /* as in the forward (w, lora, x, xa, training, seed, offset); y unused */
+    kern_linear f;  /* as in the forward (w, lora, x, xa, training, rng); y unused */
     kern_tensor dy; /* [n, sum out_p] */
     kern_tensor dx; /* [n, in]; written, or added when add_to_dx */
     bool add_to_dx;
@@ -249,14 +257,16 @@ typedef struct kern_act_grad {
     kern_tensor dgu; /* [n, 2i] written; may be gu */
 } kern_act_grad;
 
-/* Output head with loss: for every row r with target[r] >= 0, logp[r] = log softmax(W
- * x_r)[target[r]]; rows with a negative target are left out of the product altogether and get logp
- * 0. When dx.data is not NULL it receives the gradient of sum_r coef[r] * -logp[r] (rows left out
- * get 0); dw likewise when trainable. Logits exist for a chunk of rows only. */
+/* Output head with loss: for every row r that `row` lists, logp[r] = log softmax(W x_r)[target[r]];
+ * rows that it does not list are left out of the product altogether and get logp 0. When dx.data is
+ * not NULL it receives the gradient of sum_r coef[r] * -logp[r] (rows left out get 0); dw likewise
+ * when trainable. Logits exist for a chunk of rows only. */
 typedef struct kern_head {
     const kern_weight *w;
-    kern_tensor x;         /* [n, h] */
-    const int32_t *target; /* [n] */
+    kern_tensor x; /* [n, h] */
+    int64_t n_rows;
+    const int32_t *row;    /* [n_rows] ascending, in [0, n) (checked by the caller on the host) */
+    const int32_t *target; /* [n]; in [0, vocab) where listed (checked likewise) */
     const float *coef;     /* [n]; may be NULL when dx.data is NULL */
     float *logp;           /* [n] written */
     kern_tensor dx;        /* [n, h] written */
@@ -271,6 +281,8 @@ typedef struct kern_logits {
     int64_t n_rows;
     kern_tensor logits; /* F32 [n_rows, vocab] written */
 } kern_logits;
+
+enum { KERN_MAX_TOP = 20 };
 
 /* One row of a sampling step. Order, as vLLM and transformers do it: logit bias, penalties,
  * temperature, top-k, top-p, min-p. temperature 0 is greedy (ties: the lowest id). */
@@ -290,10 +302,9 @@ typedef struct kern_sample_row {
     /* results (host) */
     int32_t id;
     float logp; /* of id, from the model's own distribution (before all of the above) */
-    int32_t top_id[20];
-    float top_logp[20];
+    int32_t top_id[KERN_MAX_TOP];
+    float top_logp[KERN_MAX_TOP];
 } kern_sample_row;
-enum { KERN_MAX_TOP = 20 };
 
 typedef struct kern_sample {
     kern_tensor logits; /* F32 [n, vocab]; may be changed */
@@ -341,8 +352,8 @@ typedef struct kern_backend kern_backend;
     X(zero, (kern_dev *d, void *p, size_t bytes))                                                  \
     X(add, (kern_dev *d, const kern_tensor *src, const kern_tensor *dst))  /* dst += src */        \
     X(sync, (kern_dev *d))                                                                         \
-    X(capture_begin, (kern_dev *d))                                                                \
-    X(capture_end, (kern_dev *d, kern_graph **out))                                                \
+    X(capture_begin, (kern_dev *d))  /* ops up to capture_end are recorded, not run */             \
+    X(capture_end, (kern_dev *d, kern_graph **out)) /* NULL: they have run, nothing is recorded */ \
     X(graph_run, (kern_dev *d, kern_graph *g))                                                     \
     X(graph_free, (kern_dev *d, kern_graph *g))                                                    \
     X(weight_new, (kern_dev *d, const kern_weight_new_args *a))                                    \
@@ -411,3 +422,7 @@ void kern_close(kern_dev *d); /* NULL is a no-op */
 
 /* One call form for all: kern_linear(d, &a) is d->ops->linear(d, &a). */
 #define kern_do(d, op, ...) ((d)->ops->op((d), ##__VA_ARGS__))
+
+#ifdef __cplusplus
+}
+#endif

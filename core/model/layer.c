@@ -33,8 +33,7 @@ static kern_linear linear_of(const step *s, int g, kern_tensor x, kern_tensor y)
         .y = y,
         .xa = s->a.xa[g],
         .training = s->p->training,
-        .seed = s->p->seed,
-        .offset = s->p->offset,
+        .rng = s->p->rng,
     };
     for (int i = 0; i < p->n_parts; i++)
         k.lora[i] = p->site[i]->lora;

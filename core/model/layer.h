@@ -7,7 +7,8 @@
  * device. */
 typedef struct pass {
     int64_t n;
-    const int32_t *ids, *pos, *target;
+    const int32_t *ids, *pos, *target, *row; /* row: [n_rows] those with a target */
+    int64_t n_rows;
     const float *coef;
     const int32_t *cu; /* packed */
     int n_seg;
@@ -16,9 +17,9 @@ typedef struct pass {
     const int32_t *slot, *q_start, *kv_len, *blocks, *out_row;
     int n_seq;
     int64_t max_blocks;
-    bool keep;     /* each layer keeps what its backward needs */
-    bool training; /* dropout of low-rank terms */
-    uint64_t seed, offset;
+    bool keep;           /* each layer keeps what its backward needs */
+    bool training;       /* dropout of low-rank terms */
+    const uint64_t *rng; /* [2] seed and row offset of dropout */
 } pass;
 
 /* The stream x + add (add data NULL: none) enters; res2 of the layer's buffers and acts.mix

@@ -50,6 +50,19 @@ static int check_segments(const model *m, const model_batch *b, int64_t *max_len
     return 0;
 }
 
+/* The rows that have a target, for the caller to free; NULL for a batch without targets. */
+static int32_t *supervised(const model_batch *b, int64_t *n_rows)
+{
+    *n_rows = 0;
+    if (b->target == NULL)
+        return NULL;
+    int32_t *row = mem_array((size_t)b->n, sizeof *row);
+    for (int64_t i = 0; i < b->n; i++)
+        if (b->target[i] >= 0)
+            row[(*n_rows)++] = (int32_t)i;
+    return row;
+}
+
 /* Checks the batch, makes room, and sends its arrays. */
 static int begin(model *m, const model_batch *b, pass *p, hone_err *e)
 {
@@ -67,22 +80,27 @@ static int begin(model *m, const model_batch *b, pass *p, hone_err *e)
         .n_seg = b->n_seg,
         .max_len = max_len,
         .training = b->training,
-        .seed = b->seed,
-        .offset = b->offset,
     };
     size_t n = (size_t)b->n;
+    const uint64_t rng[2] = {b->seed, b->offset};
+    int32_t *listed = supervised(b, &p->n_rows);
     acts_upload *u = &m->upload;
     size_t ids = upload_add(u, b->ids, n * sizeof *b->ids);
     size_t pos = upload_add(u, b->pos, n * sizeof *b->pos);
     size_t target = upload_add(u, b->target, n * sizeof *b->target);
+    size_t row = upload_add(u, listed, (size_t)p->n_rows * sizeof *listed);
     size_t coef = upload_add(u, b->coef, n * sizeof *b->coef);
     size_t cu = upload_add(u, b->cu, ((size_t)b->n_seg + 1) * sizeof *b->cu);
+    size_t key = upload_add(u, rng, sizeof rng);
     rc = upload_send(u, m->dev, e);
+    free(listed);
     p->ids = upload_at(u, ids);
     p->pos = upload_at(u, pos);
     p->target = upload_at(u, target);
     p->coef = upload_at(u, coef);
     p->cu = upload_at(u, cu);
+    p->row = upload_at(u, row);
+    p->rng = upload_at(u, key);
     return rc;
 }
 
@@ -128,6 +146,8 @@ static int run_head(model *m, const pass *p, kern_tensor dx, hone_err *e)
     kern_head k = {
         .w = m->head.w,
         .x = acts_rows(&m->acts.y, p->n),
+        .n_rows = p->n_rows,
+        .row = p->row,
         .target = p->target,
         .coef = p->coef,
         .logp = m->acts.logp.data,

@@ -24,17 +24,21 @@ static int check(kern_dev *d, const kern_head *a)
         rc = cpu_fail(d, KERN_EINVAL, "head: a gradient is wanted and coef is missing");
     if (rc == 0 && a->dx.data != NULL && !a->w->need_dx)
         rc = cpu_fail(d, KERN_EINVAL, "head: dx of a weight made without need_dx");
-    for (int64_t i = 0; i < n && rc == 0; i++)
-        if (a->target[i] >= a->w->out)
+    for (int64_t i = 0; i < a->n_rows && rc == 0; i++) {
+        int64_t r = a->row[i];
+        if (r < 0 || r >= n || (i > 0 && r <= a->row[i - 1]))
+            rc = cpu_fail(d, KERN_EINVAL, "head: row %lld of %lld", (long long)r, (long long)n);
+        else if (a->target[r] < 0 || a->target[r] >= a->w->out)
             rc = cpu_fail(d, KERN_EINVAL, "head: target %d of row %lld, the vocabulary has %lld",
-                          a->target[i], (long long)i, (long long)a->w->out);
+                          a->target[r], (long long)r, (long long)a->w->out);
+    }
     return rc;
 }
 
 typedef struct chunk {
     kern_dev *d;
     const kern_head *a;
-    const int64_t *row; /* rows with a target, in order */
+    const int32_t *row; /* of a's rows */
     int64_t n;
     kern_tensor x, dx, logits,
         dl; /* gathered rows; dl: gradient of the logits in the compute dtype */
@@ -109,30 +113,30 @@ static int take(kern_dev *d, const kern_head *a, int64_t n, kern_tensor t[4])
     return 0;
 }
 
+/* What rows without a target get. */
+static void clear(const kern_head *a)
+{
+    memset(a->logp, 0, (size_t)a->x.rows * sizeof *a->logp);
+    for (int64_t r = 0; r < a->x.rows && a->dx.data != NULL; r++)
+        memset(cpu_at(&a->dx, r, 0), 0, (size_t)a->dx.cols * kern_dtype_size(a->dx.dtype));
+}
+
 int cpu_head(kern_dev *d, const kern_head *a)
 {
-    int64_t n = a->x.rows, max = chunk_rows(a->w->out), rows[256];
+    int64_t max = chunk_rows(a->w->out);
     kern_tensor t[4];
     int rc = check(d, a);
     if (max > 256)
         max = 256;
     if (rc == 0)
-        rc = take(d, a, n < max ? n : max, t);
-    for (int64_t r = 0; r < n && rc == 0;) {
-        int64_t m = 0;
-        for (; r < n && m < max; r++) {
-            if (a->target[r] >= 0) {
-                rows[m++] = r;
-                continue;
-            }
-            a->logp[r] = 0;
-            if (a->dx.data != NULL)
-                memset(cpu_at(&a->dx, r, 0), 0, (size_t)a->dx.cols * kern_dtype_size(a->dx.dtype));
-        }
-        chunk c = {d, a, rows, m, t[0], t[1], t[2], t[3]};
+        rc = take(d, a, a->n_rows < max ? a->n_rows : max, t);
+    if (rc == 0)
+        clear(a);
+    for (int64_t i = 0; i < a->n_rows && rc == 0; i += max) {
+        int64_t m = a->n_rows - i < max ? a->n_rows - i : max;
+        chunk c = {d, a, a->row + i, m, t[0], t[1], t[2], t[3]};
         c.x.rows = c.dx.rows = c.logits.rows = c.dl.rows = m;
-        if (m > 0)
-            rc = run_chunk(&c);
+        rc = run_chunk(&c);
     }
     return rc;
 }

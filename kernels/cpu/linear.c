@@ -16,6 +16,8 @@ static int check_lora(kern_dev *d, const kern_linear *a, int p, int64_t *ranks)
         rc = cpu_shape_of(d, "linear: lora dB", &l->dB, KERN_F32, out, r);
     if (rc == 0 && !(l->dropout >= 0 && l->dropout < 1))
         rc = cpu_fail(d, KERN_EINVAL, "linear: dropout %g, must be in [0, 1)", (double)l->dropout);
+    if (rc == 0 && a->training && l->dropout > 0 && a->rng == NULL)
+        rc = cpu_fail(d, KERN_EINVAL, "linear: dropout without rng");
     *ranks += r;
     return rc;
 }

@@ -52,8 +52,8 @@ static bool drops(const lora *s, const lora_term *t)
 /* x holds columns [c0, c0 + n) of row r. */
 static void drop(const lora *s, const lora_term *t, int64_t r, int64_t c0, int64_t n, float *x)
 {
-    uint64_t at = (s->f->offset + (uint64_t)r) * (uint64_t)s->f->w->in + (uint64_t)c0;
-    vec_drop a = {s->f->seed, t->l->stream, at, t->l->dropout, x, n};
+    uint64_t at = (s->f->rng[1] + (uint64_t)r) * (uint64_t)s->f->w->in + (uint64_t)c0;
+    vec_drop a = {s->f->rng[0], t->l->stream, at, t->l->dropout, x, n};
     s->v->drop(&a);
 }
 

@@ -459,6 +459,8 @@ static int call_head(bench *b, int64_t n, int grad)
 {
     kern_head a = {.w = b->head,
                    .x = act_of(b, b->x, n, HIDDEN),
+                   .n_rows = n,
+                   .row = b->ints,
                    .target = b->ints,
                    .coef = b->f,
                    .logp = b->lse};

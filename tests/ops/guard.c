@@ -115,9 +115,9 @@ typedef struct field {
 
 /* clang-format off */
 static const field weight_update_f[] = {T(kern_weight_update_args, src), T(kern_weight_update_args, bias), END};
-static const field linear_f[] = {T(kern_linear, x), T(kern_linear, y), T(kern_linear, xa), END};
+static const field linear_f[] = {T(kern_linear, x), T(kern_linear, y), T(kern_linear, xa), P(kern_linear, rng), END};
 static const field linear_grad_f[] = {
-    T(kern_linear_grad, f.x), T(kern_linear_grad, f.xa), T(kern_linear_grad, dy), T(kern_linear_grad, dx),
+    T(kern_linear_grad, f.x), T(kern_linear_grad, f.xa), P(kern_linear_grad, f.rng), T(kern_linear_grad, dy), T(kern_linear_grad, dx),
     T(kern_linear_grad, dw[0]), T(kern_linear_grad, dw[1]), T(kern_linear_grad, dw[2]), T(kern_linear_grad, dw[3]),
     T(kern_linear_grad, db[0]), T(kern_linear_grad, db[1]), T(kern_linear_grad, db[2]), T(kern_linear_grad, db[3]), END};
 static const field embed_f[] = {T(kern_embed, table), P(kern_embed, ids), T(kern_embed, x), END};
@@ -144,7 +144,7 @@ static const field paged_f[] = {
 static const field act_f[] = {T(kern_act, gu), T(kern_act, h), END};
 static const field act_grad_f[] = {T(kern_act_grad, f.gu), T(kern_act_grad, f.h), T(kern_act_grad, dh), T(kern_act_grad, dgu), END};
 static const field head_f[] = {
-    T(kern_head, x), P(kern_head, target), P(kern_head, coef), P(kern_head, logp), T(kern_head, dx), T(kern_head, dw), END};
+    T(kern_head, x), P(kern_head, row), P(kern_head, target), P(kern_head, coef), P(kern_head, logp), T(kern_head, dx), T(kern_head, dw), END};
 static const field logits_f[] = {T(kern_logits, x), P(kern_logits, row), T(kern_logits, logits), END};
 static const field sample_f[] = {T(kern_sample, logits), END};
 static const field adamw_f[] = {P(kern_adamw, p), P(kern_adamw, m), P(kern_adamw, v), P(kern_adamw, g), END};

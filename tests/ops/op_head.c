@@ -29,7 +29,8 @@ static const head_case head_grads[] = {
 typedef struct head_state {
     const head_case *k;
     op_array *x, *w;
-    int32_t *target;
+    int32_t *target, *row;
+    int64_t n_rows;
     float *coef;
     double *logp, *l;
 } head_state;
@@ -64,6 +65,7 @@ static void head_build(op_ctx *c, head_state *s, const head_case *k)
     s->x = op_in(c, c->t, k->n, k->h, 1);
     s->w = op_in(c, c->t, k->vocab, k->h, 2 / sqrt((double)k->h));
     s->target = op_ints(c, k->n, 0, (int32_t)k->vocab);
+    s->row = op_block(c, (size_t)k->n * sizeof *s->row);
     s->coef = op_block(c, (size_t)k->n * sizeof(float));
     s->logp = op_block(c, (size_t)k->n * sizeof(double));
     s->l = op_block(c, (size_t)k->vocab * sizeof(double));
@@ -71,6 +73,8 @@ static void head_build(op_ctx *c, head_state *s, const head_case *k)
         s->coef[r] = (float)(r % 3) - 0.7F;
         if (k->targets == 0 || r % k->targets != 0)
             s->target[r] = -100;
+        else
+            s->row[s->n_rows++] = (int32_t)r;
     }
 }
 
@@ -91,6 +95,8 @@ static void head_run(op_ctx *c, head_state *s, kern_weight *w)
     op_array *logp = op_out(c, KERN_F32, 1, k->n);
     kern_head a = {.w = w,
                    .x = s->x->t,
+                   .n_rows = s->n_rows,
+                   .row = op_send(c, s->row, (size_t)k->n * sizeof *s->row),
                    .target = op_send(c, s->target, (size_t)k->n * sizeof *s->target),
                    .coef =
                        k->dx || k->dw ? op_send(c, s->coef, (size_t)k->n * sizeof *s->coef) : NULL,

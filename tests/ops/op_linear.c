@@ -177,8 +177,8 @@ static void build(op_ctx *c, linear_state *s, const linear_case *k)
     s->xa = op_block(c, (size_t)(k->n * s->ranks) * sizeof(double));
     s->f.x = s->x->t;
     s->f.training = true;
-    s->f.seed = SEED;
-    s->f.offset = OFFSET;
+    const uint64_t key[2] = {SEED, OFFSET};
+    s->f.rng = op_send(c, key, sizeof key);
 }
 
 static void forward(op_ctx *c, linear_state *s)
