@@ -43,6 +43,18 @@ UBSAN    := -fsanitize=undefined -fno-sanitize-recover=all -Wno-maybe-uninitiali
 TSAN     := -fsanitize=thread -Wno-maybe-uninitialized
 DEBUG    := -O1 -g -fno-omit-frame-pointer
 
+# The CUDA backend is built where there is nvcc; NVCC= leaves it out. Machine code for the cards
+# that we tune for, PTX for later ones.
+NVCC     ?= $(firstword $(shell command -v nvcc 2>/dev/null) $(wildcard /usr/local/cuda/bin/nvcc))
+CUDA_ARCH ?= -gencode arch=compute_80,code=sm_80 -gencode arch=compute_89,code=sm_89 \
+             -gencode arch=compute_90a,code=sm_90a -gencode arch=compute_90,code=compute_90
+NVCCFLAGS = -std=c++17 -O3 -lineinfo -I. $(CUDA_ARCH) -cudart static --threads 2 \
+            $(if $(WERROR),-Werror all-warnings) -Xcompiler -fPIC,-fvisibility=hidden,-Wall,-Wextra
+# The same sources on the host, thread by thread: tests/emu.
+CXX      ?= g++
+EMUFLAGS  = -std=c++17 $(OPT) -DEMU -I. -Itests/emu -fPIC -fvisibility=hidden -Wall -Wextra \
+            -Wno-unknown-pragmas $(WERROR) $(SAN)
+
 # ---- sources are found, not listed ---------------------------------------------------------------
 LIB_DIRS := $(wildcard core kernels/cpu adapters serve plugins lua)
 LIB_SRC  := $(sort $(wildcard kernels/*.c) $(shell find $(LIB_DIRS) -name '*.c'))
@@ -56,6 +68,8 @@ BENCH_SRC := $(sort $(wildcard tests/bench/bench_*.c))
 BENCH_AID := $(sort $(wildcard tests/bench/aid_*.c))
 FAULT_SRC := $(sort $(wildcard tests/fault/*.c))
 FUZZ_SRC := $(sort $(wildcard tests/fuzz/fuzz_*.c))
+CUDA_SRC := $(sort $(wildcard kernels/cuda/*.cu))
+EMU_SRC  := $(sort $(wildcard tests/emu/*.cc))
 
 obj       = $(1:%.c=$B/%.o)
 exe       = $(1:%.c=$B/%)
@@ -65,11 +79,16 @@ LIB      := $B/libhone.a
 UNIT_BIN := $(if $(strip $T),$(T:%=$B/tests/unit/test_%),$(call exe,$(UNIT_SRC)))
 
 comma    := ,
+CUDA_LIB := $(if $(NVCC),$(if $(CUDA_SRC),$B/lib/libhone_cuda.so))
+EMU_OBJ  := $(CUDA_SRC:%.cu=$B/emu/%.o) $(EMU_SRC:%.cc=$B/emu/%.o)
+
 Q        := $(if $V,,@)
 say       = $(if $V$(findstring s,$(firstword -$(MAKEFLAGS))),,@echo "$1 $2")
 link      = $Q$(CC) $(HONE_LDFLAGS) -o $@ $(filter %.o,$^) $(filter %.a,$^) $1 $(HONE_LDLIBS)
 
-all: $B/hone $(if $(OPS_SRC),$B/op_check) $(if $(GEN_SRC),$B/examples/gen)  ## build the program
+PROGRAMS := $B/hone $(if $(OPS_SRC),$B/op_check) $(if $(GEN_SRC),$B/examples/gen)
+
+all: $(PROGRAMS) $(CUDA_LIB)  ## build the program
 
 # An archive takes the first of two functions of one name and says nothing.
 $(LIB): $(call obj,$(LIB_SRC))
@@ -102,6 +121,43 @@ $B/tests/bench/bench_%: $B/tests/bench/bench_%.o $(call obj,$(BENCH_AID)) $(LIB)
 $B/tests/fuzz/fuzz_%: $B/tests/fuzz/fuzz_%.o $(LIB)
 	$(call say,LD,$@)
 	$(call link,-fsanitize=fuzzer)
+
+# ---- the CUDA backend, and the same on an emulated card ------------------------------------------
+cuda: $(CUDA_LIB)  ## the CUDA backend alone
+	@[ -n "$(NVCC)" ] || { echo "nvcc is missing: install the CUDA toolkit" >&2; exit 1; }
+
+emu: $B/emu/libhone_cuda.so  ## the CUDA backend on an emulated card
+
+$B/lib/libhone_cuda.so: $(CUDA_SRC:%.cu=$B/%.cu.o) $B/pic/kernels/view.o
+	$(call say,LD,$@)
+	@mkdir -p $(@D)
+	$Q$(NVCC) -shared -cudart static -o $@ $^ -Xcompiler -fvisibility=hidden -ldl -lpthread
+
+$B/%.cu.o: %.cu Makefile
+	$(call say,NVCC,$<)
+	@mkdir -p $(@D)
+	$Q$(NVCC) $(NVCCFLAGS) -MMD -MP -c -o $@ $<
+
+$B/pic/%.o: %.c Makefile
+	$(call say,CC,$<)
+	@mkdir -p $(@D)
+	$Q$(CC) $(STD) $(OPT) $(WARN) $(WERROR) $(SAN) -fPIC -fvisibility=hidden -MMD -MP -c -o $@ $<
+
+$B/emu/libhone_cuda.so: $(EMU_OBJ) $B/pic/kernels/view.o
+	$(call say,LD,$@)
+	$Q$(CXX) -shared $(SAN) -o $@ $^
+
+$B/emu/%.o: %.cu Makefile
+	$(call say,EMU,$<)
+	@mkdir -p $(@D)
+	$Q$(CXX) $(EMUFLAGS) -x c++ -MMD -MP -c -o $@ $<
+
+$B/emu/%.o: %.cc Makefile
+	$(call say,CXX,$<)
+	@mkdir -p $(@D)
+	$Q$(CXX) $(EMUFLAGS) -MMD -MP -c -o $@ $<
+
+-include $(EMU_OBJ:.o=.d) $(CUDA_SRC:%.cu=$B/%.cu.d) $B/pic/kernels/view.d
 
 # The grammar is in no library; its tests link it.
 $B/tests/unit/test_grammar: $(filter-out %/gen.o,$(call obj,$(GEN_SRC)))
@@ -198,8 +254,8 @@ clean:  ## remove every build folder
 help:  ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 
-.PHONY: all need deps deps-dev test test-run asan ubsan tsan valgrind e2e fault fuzz fuzz-run \
-        bench lint tidy demo bundle install clean help
+.PHONY: all cuda emu need deps deps-dev test test-run asan ubsan tsan valgrind e2e fault fuzz \
+        fuzz-run bench lint tidy demo bundle install clean help
 .DEFAULT_GOAL := all
 .DELETE_ON_ERROR:
 .SECONDARY:

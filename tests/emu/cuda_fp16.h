@@ -1,0 +1,2 @@
+#pragma once
+#include "tests/emu/cuda_bf16.h"
