@@ -57,7 +57,8 @@ EMUFLAGS  = -std=c++17 $(OPT) -DEMU -I. -Itests/emu -fPIC -fvisibility=hidden -W
 
 # ---- sources are found, not listed ---------------------------------------------------------------
 LIB_DIRS := $(wildcard core kernels/cpu adapters serve plugins lua)
-LIB_SRC  := $(sort $(wildcard kernels/*.c) $(shell find $(LIB_DIRS) -name '*.c'))
+LIB_SRC  := $(sort $(wildcard kernels/*.c) \
+              $(shell find $(LIB_DIRS) -name '*.c' -not -path 'plugins/bundled/*'))
 CLI_SRC  := $(sort $(wildcard cli/*.c))
 UNIT_SRC := $(sort $(wildcard tests/unit/test_*.c))
 # The guard of op_check serves the unit tests too.
@@ -70,12 +71,19 @@ FAULT_SRC := $(sort $(wildcard tests/fault/*.c))
 FUZZ_SRC := $(sort $(wildcard tests/fuzz/fuzz_*.c))
 CUDA_SRC := $(sort $(wildcard kernels/cuda/*.cu))
 EMU_SRC  := $(sort $(wildcard tests/emu/*.cc))
+# Each a shared object of its own, made of one file and plugins/hone_plugin.h.
+PLUGIN_SRC := $(sort $(wildcard plugins/bundled/*.c))
+TEST_PLUGIN_SRC := $(sort $(wildcard tests/plugins/*.c))
 
 obj       = $(1:%.c=$B/%.o)
 exe       = $(1:%.c=$B/%)
 ALL_OBJ  := $(call obj,$(LIB_SRC) $(CLI_SRC) $(UNIT_SRC) $(AID_SRC) $(OPS_SRC) $(GEN_SRC) \
               $(BENCH_SRC) $(BENCH_AID) $(FAULT_SRC) $(FUZZ_SRC))
 LIB      := $B/libhone.a
+PLUGINS  := $(PLUGIN_SRC:plugins/bundled/%.c=$B/plugins/%.so)
+TEST_PLUGINS := $(TEST_PLUGIN_SRC:%.c=$B/%.so)
+# What a bundled plugin may link against besides libc; only what it uses is needed.
+PLUGIN_LIBS ?= -lutf8proc -lpcre2-8 -lm
 UNIT_BIN := $(if $(strip $T),$(T:%=$B/tests/unit/test_%),$(call exe,$(UNIT_SRC)))
 
 comma    := ,
@@ -88,7 +96,7 @@ link      = $Q$(CC) $(HONE_LDFLAGS) -o $@ $(filter %.o,$^) $(filter %.a,$^) $1 $
 
 PROGRAMS := $B/hone $(if $(OPS_SRC),$B/op_check) $(if $(GEN_SRC),$B/examples/gen)
 
-all: $(PROGRAMS) $(CUDA_LIB)  ## build the program
+all: $(PROGRAMS) $(PLUGINS) $(CUDA_LIB)  ## build the program
 
 # An archive takes the first of two functions of one name and says nothing.
 $(LIB): $(call obj,$(LIB_SRC))
@@ -159,6 +167,22 @@ $B/emu/%.o: %.cc Makefile
 
 -include $(EMU_OBJ:.o=.d) $(CUDA_SRC:%.cu=$B/%.cu.d) $B/pic/kernels/view.d
 
+# ---- plugins -------------------------------------------------------------------------------------
+# A plugin sees the header as one that is built elsewhere does.
+plugin    = $Q$(CC) -std=c99 -D_GNU_SOURCE -Iplugins $(OPT) $(WARN) $(WERROR) $(SAN) \
+            -fvisibility=hidden -fPIC -shared -pthread $(CFLAGS) -MMD -MP -MF $(@:.so=.d) \
+            -Wl,--as-needed -o $@ $< $(PLUGIN_LIBS)
+
+$B/plugins/%.so: plugins/bundled/%.c Makefile
+	$(call say,SO,$@)
+	@mkdir -p $(@D)
+	$(plugin)
+
+$B/tests/plugins/%.so: tests/plugins/%.c Makefile
+	$(call say,SO,$@)
+	@mkdir -p $(@D)
+	$(plugin)
+
 # The grammar is in no library; its tests link it.
 $B/tests/unit/test_grammar: $(filter-out %/gen.o,$(call obj,$(GEN_SRC)))
 $B/tests/unit/test_%: $B/tests/unit/test_%.o $(call obj,$(AID_SRC)) $(LIB)
@@ -173,7 +197,7 @@ $B/%.o: %.c Makefile | need
 	@mkdir -p $(@D)
 	$Q$(CC) $(HONE_CFLAGS) -MMD -MP -c -o $@ $<
 
--include $(ALL_OBJ:.o=.d)
+-include $(ALL_OBJ:.o=.d) $(PLUGINS:.so=.d) $(TEST_PLUGINS:.so=.d)
 
 # ---- what must be installed ----------------------------------------------------------------------
 need:
@@ -190,7 +214,7 @@ deps-dev:  ## install the tools of lint, fuzz and valgrind too (apt)
 test: deps  ## all tests that need no GPU and no network; T=err runs one file
 	@$(MAKE) --no-print-directory test-run
 
-test-run: $(if $(strip $T),,all) $(UNIT_BIN)
+test-run: $(if $(strip $T),,all) $(UNIT_BIN) $(PLUGINS) $(TEST_PLUGINS)
 	@JOBS=$(JOBS) tests/run $B $T
 
 asan:  ## the unit tests under AddressSanitizer and UndefinedBehaviorSanitizer
@@ -240,11 +264,14 @@ demo: deps  ## the whole loop on the embedded model
 	@examples/demo.sh $B/hone
 
 # ---- packages ------------------------------------------------------------------------------------
-bundle: all $(call exe,$(UNIT_SRC) $(BENCH_SRC))  ## one archive that runs with nothing installed
+bundle: all $(call exe,$(UNIT_SRC) $(BENCH_SRC)) $(TEST_PLUGINS)  ## one archive that needs nothing
 	@docker/bundle $B
 
 install: all  ## install the program under prefix=/usr/local
 	install -D -m 755 $B/hone $(DESTDIR)$(prefix)/bin/hone
+	install -D -m 644 plugins/hone_plugin.h $(DESTDIR)$(prefix)/include/hone_plugin.h
+	for so in $(PLUGINS); do \
+	  install -D -m 755 $$so $(DESTDIR)$(prefix)/lib/hone/plugins/$${so##*/} || exit 1; done
 	install -D -m 644 LICENSE $(DESTDIR)$(prefix)/share/doc/hone/LICENSE
 	install -D -m 644 README.md $(DESTDIR)$(prefix)/share/doc/hone/README.md
 

@@ -1,67 +1,63 @@
-#include "core/base/hook.h"
+#include "core/base/hook_int.h"
 
 #include "core/base/clock.h"
 #include "core/base/log.h"
 #include "core/base/mem.h"
 #include "core/base/nearest.h"
 
-#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 /* clang-format off */
-static const hook_info points[HOOK_N_POINTS] = {
-#define HOOK_ROW(id, name, m, v, closed, us, what) [HOOK_##id] = {name, m, v, closed, us, what},
+static const hook_info infos[HOOK_N_POINTS] = {
+#define HOOK_ROW(id, name, m, v, closed, us, what, example) \
+    [HOOK_##id] = {name, m, v, closed, us, what, example},
     HOOK_POINTS(HOOK_ROW)
 #undef HOOK_ROW
 };
 /* clang-format on */
 
-typedef struct subscriber {
-    char *name;
-    int priority;
-    hook_fn *fn;
-    void *user;
-} subscriber;
-
-typedef struct chain {
-    subscriber *subs;
-    size_t n, cap;
-    atomic_uint_fast64_t calls, vetoes, modified, failures, late, nanoseconds;
-} chain;
-
-struct hooks {
-    chain chains[HOOK_N_POINTS];
-};
-
 hooks *hook_new(void)
 {
-    return mem_alloc(sizeof(hooks));
+    hooks *h = mem_alloc(sizeof *h);
+    pthread_mutex_init(&h->lock, NULL);
+    h->breaker = (hook_breaker){.failures = 5, .late = 5, .window_ms = 60000, .hang_ms = 5000};
+    return h;
+}
+
+static void free_chains(chain *c)
+{
+    while (c != NULL) {
+        chain *older = c->older;
+        free(c);
+        c = older;
+    }
 }
 
 void hook_free(hooks *h)
 {
     if (h == NULL)
         return;
-    for (int p = 0; p < HOOK_N_POINTS; p++) {
-        for (size_t i = 0; i < h->chains[p].n; i++)
-            free(h->chains[p].subs[i].name);
-        free(h->chains[p].subs);
-    }
+    for (int p = 0; p < HOOK_N_POINTS; p++)
+        free(atomic_load(&h->points[p].now));
+    free_chains(h->retired);
+    owners_free(h);
+    pthread_mutex_destroy(&h->lock);
     free(h);
 }
 
 const hook_info *hook_describe(hook_point p)
 {
-    return &points[p];
+    return &infos[p];
 }
 
 int hook_by_name(hook_point *out, const char *name, hone_err *e)
 {
     const char *names[HOOK_N_POINTS + 1] = {NULL};
     for (int p = 0; p < HOOK_N_POINTS; p++) {
-        names[p] = points[p].name;
-        if (strcmp(points[p].name, name) == 0) {
+        names[p] = infos[p].name;
+        if (strcmp(infos[p].name, name) == 0) {
             *out = (hook_point)p;
             return 0;
         }
@@ -72,9 +68,58 @@ int hook_by_name(hook_point *out, const char *name, hone_err *e)
     return hone_fail(e, HONE_ENOTFOUND, "no hook point '%s'", name);
 }
 
+/* ---- who is asked ---- */
+
 static bool before(const subscriber *a, const subscriber *b)
 {
-    return a->priority != b->priority ? a->priority < b->priority : strcmp(a->name, b->name) < 0;
+    return a->priority != b->priority ? a->priority < b->priority
+                                      : strcmp(a->lease->owner->name, b->lease->owner->name) < 0;
+}
+
+/* Under the lock. */
+static void put_chain(hooks *h, hook_point p, chain *c)
+{
+    chain *old = atomic_exchange(&h->points[p].now, c);
+    if (old != NULL) {
+        old->older = h->retired;
+        h->retired = old;
+    }
+}
+
+static chain *new_chain(size_t n)
+{
+    chain *c = mem_alloc(sizeof *c + n * sizeof *c->subs);
+    c->n = n;
+    return c;
+}
+
+static void insert(hooks *h, hook_point p, const subscriber *s)
+{
+    const chain *old = atomic_load(&h->points[p].now);
+    size_t n = old != NULL ? old->n : 0, i = n;
+    chain *c = new_chain(n + 1);
+    if (n > 0)
+        memcpy(c->subs, old->subs, n * sizeof *c->subs);
+    for (; i > 0 && before(s, &c->subs[i - 1]); i--)
+        c->subs[i] = c->subs[i - 1];
+    c->subs[i] = *s;
+    put_chain(h, p, c);
+}
+
+static void remove_lease(hooks *h, hook_point p, const lease *l)
+{
+    const chain *old = atomic_load(&h->points[p].now);
+    size_t left = 0;
+    for (size_t i = 0; old != NULL && i < old->n; i++)
+        left += old->subs[i].lease != l;
+    if (old == NULL || left == old->n)
+        return;
+    chain *c = left > 0 ? new_chain(left) : NULL;
+    left = 0;
+    for (size_t i = 0; c != NULL && i < old->n; i++)
+        if (old->subs[i].lease != l)
+            c->subs[left++] = old->subs[i];
+    put_chain(h, p, c);
 }
 
 int hook_on(hooks *h, hook_point p, const char *name, int priority, hook_fn *fn, void *user,
@@ -82,33 +127,66 @@ int hook_on(hooks *h, hook_point p, const char *name, int priority, hook_fn *fn,
 {
     if ((int)p < 0 || p >= HOOK_N_POINTS || fn == NULL)
         return hone_fail(e, HONE_EINVAL, "%s: no such hook point", name);
-    chain *c = &h->chains[p];
-    subscriber s = {mem_strdup(name), priority, fn, user};
-    c->subs = mem_grow(c->subs, &c->cap, c->n + 1, sizeof *c->subs);
-    size_t i = c->n++;
-    for (; i > 0 && before(&s, &c->subs[i - 1]); i--)
-        c->subs[i] = c->subs[i - 1];
-    c->subs[i] = s;
+    pthread_mutex_lock(&h->lock);
+    owner *o = owner_get(h, name);
+    if (o->lease == NULL) {
+        o->lease = mem_alloc(sizeof *o->lease);
+        o->lease->owner = o;
+        o->lease->next = h->leases;
+        h->leases = o->lease;
+    }
+    insert(h, p, &(subscriber){o->lease, priority, fn, user});
+    pthread_mutex_unlock(&h->lock);
     return 0;
+}
+
+static int wait_idle(const lease *l, int timeout_ms, hone_err *e)
+{
+    int64_t end = clock_mono_ns() + (int64_t)timeout_ms * 1000000;
+    int n;
+    while ((n = atomic_load(&l->in_flight)) > 0) {
+        if (clock_mono_ns() > end)
+            return hone_fail(e, HONE_ETIMEOUT, "%s: %d of its calls still run after %d ms",
+                             l->owner->name, n, timeout_ms);
+        nanosleep(&(struct timespec){.tv_nsec = 200000}, NULL);
+    }
+    return 0;
+}
+
+int hook_off(hooks *h, const char *name, int timeout_ms, hone_err *e)
+{
+    pthread_mutex_lock(&h->lock);
+    owner *o = owner_find(h, name);
+    lease *l = o != NULL ? o->lease : NULL;
+    if (l != NULL) {
+        atomic_store(&l->gone, true);
+        o->lease = NULL;
+        for (int p = 0; p < HOOK_N_POINTS; p++)
+            remove_lease(h, (hook_point)p, l);
+    }
+    pthread_mutex_unlock(&h->lock);
+    return l != NULL ? wait_idle(l, timeout_ms, e) : 0;
 }
 
 bool hook_wanted(const hooks *h, hook_point p)
 {
-    return h != NULL && h->chains[p].n != 0;
+    return h != NULL && atomic_load_explicit(&h->points[p].now, memory_order_relaxed) != NULL;
 }
 
-static int refused(const hook_call *call, const subscriber *s, hone_err *e)
+/* ---- one subscriber ---- */
+
+static int refused(const hook_call *call, const owner *o, hone_err *e)
 {
-    const hook_info *info = &points[call->point];
-    return hone_fail(e, HONE_EVETO, "%s: refused by %s: %.*s", info->name, s->name,
+    const hook_info *info = &infos[call->point];
+    return hone_fail(e, HONE_EVETO, "%s: refused by %s: %.*s", info->name, o->name,
                      (int)sizeof call->reason,
                      call->reason[0] != '\0' ? call->reason : "no reason given");
 }
 
 /* What an answer means at this point: the answer, or a negative code if it is not allowed here. */
-static int judge(const hook_info *info, int answer, const json_t *data, hone_err *e)
+static int judge(const hook_info *info, int answer, const hook_call *call, hone_err *e)
 {
-    if (answer == HOOK_MODIFIED && data == NULL)
+    if (answer == HOOK_MODIFIED && call->data == NULL && call->view == NULL)
         return hone_fail(e, HONE_EINVAL, "it left no data");
     if (answer == HOOK_MODIFIED && !info->may_modify)
         return hone_fail(e, HONE_EDENIED, "nothing may be modified here");
@@ -119,74 +197,136 @@ static int judge(const hook_info *info, int answer, const json_t *data, hone_err
     return answer;
 }
 
-static int failed(chain *c, const hook_info *info, const subscriber *s, int rc, const hone_err *own,
-                  hone_err *e)
+static void add(hooks *h, hook_point p, owner *o, size_t field, uint64_t n)
 {
+    atomic_fetch_add((atomic_uint_fast64_t *)((char *)&o->at[p] + field), n);
+    atomic_fetch_add((atomic_uint_fast64_t *)((char *)&h->points[p].total + field), n);
+}
+#define ADD(h, p, o, field, n) add(h, p, o, offsetof(tally, field), n)
+
+static int failed(hooks *h, hook_point p, owner *o, int rc, const hone_err *own, hone_err *e)
+{
+    const hook_info *info = &infos[p];
     const char *why = own->msg[0] != '\0' ? own->msg : hone_strerror(rc);
-    atomic_fetch_add(&c->failures, 1);
+    ADD(h, p, o, failures, 1);
+    owner_failed(h, o, p, why);
     if (info->fails_closed)
-        return hone_fail(e, rc, "%s: %s failed: %s", info->name, s->name, why);
-    log_warn("hook", "%s: %s failed: %s", info->name, s->name, why);
+        return hone_fail(e, rc, "%s: %s failed: %s", info->name, o->name, why);
+    log_warn("hook", "%s: %s failed: %s", info->name, o->name, why);
     return 0;
 }
 
-static void check_budget(chain *c, const hook_info *info, const subscriber *s, int64_t ns)
+static void took(hooks *h, hook_point p, owner *o, int64_t ns)
 {
+    const hook_info *info = &infos[p];
+    atomic_fetch_add(&o->at[p].nanoseconds, (uint64_t)ns);
     if (ns <= info->budget_us * 1000)
         return;
-    atomic_fetch_add(&c->late, 1);
-    log_warn("hook", "%s: %s took %lld us, budget %lld us", info->name, s->name,
+    ADD(h, p, o, late, 1);
+    log_warn("hook", "%s: %s took %lld us, budget %lld us", info->name, o->name,
              (long long)(ns / 1000), (long long)info->budget_us);
+    owner_late(h, o, p);
 }
 
-/* Runs one subscriber on a copy of the data; *stop ends the chain. */
-static int run(chain *c, const subscriber *s, hook_call *call, bool *stop, hone_err *e)
+/* What the values of a view were, to put back what may not count. */
+static float *save_values(const hook_view *v)
 {
-    const hook_info *info = &points[call->point];
-    hone_err own = {0};
+    float *saved = v != NULL ? mem_array(v->n_values, sizeof *saved) : NULL;
+    if (v != NULL && v->n_values > 0)
+        memcpy(saved, v->values, v->n_values * sizeof *saved);
+    return saved;
+}
+
+/* The answer, judged; what the subscriber left is in call, or what was there before. */
+static int ask(hooks *h, const subscriber *s, hook_call *call, hone_err *own)
+{
+    const hook_info *info = &infos[call->point];
     json_t *kept = call->data;
-    call->data = json_deep_copy(kept);
+    float *saved = save_values(call->view);
+    if (call->view == NULL)
+        call->data = json_deep_copy(kept);
     call->reason[0] = '\0';
     int64_t start = clock_mono_ns();
-    int rc = s->fn(call, s->user, &own);
-    rc = judge(info, rc, call->data, &own);
-    check_budget(c, info, s, clock_mono_ns() - start);
-    bool take = info->may_modify && call->data != NULL && (rc == HOOK_MODIFIED || rc == HOOK_STOP);
-    if (rc == HOOK_MODIFIED)
-        atomic_fetch_add(&c->modified, 1);
-    json_decref(take ? kept : call->data);
-    if (!take)
-        call->data = kept;
-    *stop = rc == HOOK_STOP;
-    if (rc == HOOK_VETO) {
-        atomic_fetch_add(&c->vetoes, 1);
-        return refused(call, s, e);
+    busy *b = owner_call_begins(s->lease, call->point, start);
+    int rc = s->fn(call, s->user, own);
+    owner_call_ends(h, s->lease, b);
+    took(h, call->point, s->lease->owner, clock_mono_ns() - start);
+    rc = judge(info, rc, call, own);
+    bool good = info->may_modify && (rc == HOOK_MODIFIED || rc == HOOK_STOP);
+    if (call->view != NULL) {
+        if (!good && call->view->n_values > 0)
+            memcpy(call->view->values, saved, call->view->n_values * sizeof *saved);
+    } else {
+        bool take = good && call->data != NULL;
+        json_decref(take ? kept : call->data);
+        if (!take)
+            call->data = kept;
     }
-    return rc < 0 ? failed(c, info, s, rc, &own, e) : 0;
+    free(saved);
+    return rc;
+}
+
+/* *stop ends the chain. */
+static int run(hooks *h, const subscriber *s, hook_call *call, bool *stop, hone_err *e)
+{
+    hone_err own = {0};
+    owner *o = s->lease->owner;
+    hook_point p = call->point;
+    if (!owner_is_in(o))
+        return owner_refusal(h, o, p, e);
+    atomic_fetch_add(&o->at[p].calls, 1);
+    atomic_fetch_add(&o->calls, 1);
+    int rc = ask(h, s, call, &own);
+    *stop = rc == HOOK_STOP;
+    if (rc == HOOK_MODIFIED)
+        ADD(h, p, o, modified, 1);
+    if (rc == HOOK_VETO) {
+        ADD(h, p, o, vetoes, 1);
+        return refused(call, o, e);
+    }
+    return rc < 0 ? failed(h, p, o, rc, &own, e) : 0;
+}
+
+/* ---- the chain ---- */
+
+static int run_chain(hooks *h, hook_call *call, hone_err *e)
+{
+    const chain *c = atomic_load(&h->points[call->point].now);
+    int64_t start = clock_mono_ns();
+    bool stop = false;
+    int rc = 0;
+    for (size_t i = 0; c != NULL && rc == 0 && !stop && i < c->n; i++) {
+        lease *l = c->subs[i].lease;
+        /* hook_off says gone first and looks at in_flight then; here it is the other way round, so
+         * that one of the two sees the other. */
+        atomic_fetch_add(&l->in_flight, 1);
+        if (!atomic_load(&l->gone))
+            rc = run(h, &c->subs[i], call, &stop, e);
+        atomic_fetch_sub(&l->in_flight, 1);
+    }
+    tally *total = &h->points[call->point].total;
+    atomic_fetch_add(&total->calls, 1);
+    atomic_fetch_add(&total->nanoseconds, (uint64_t)(clock_mono_ns() - start));
+    return rc;
 }
 
 int hook_emit(hooks *h, hook_point p, json_t **data, hone_err *e)
 {
     if (!hook_wanted(h, p))
         return 0;
-    chain *c = &h->chains[p];
     hook_call call = {.point = p, .data = data != NULL ? *data : json_null()};
-    int64_t start = clock_mono_ns();
-    bool stop = false;
-    int rc = 0;
-    for (size_t i = 0; rc == 0 && !stop && i < c->n; i++)
-        rc = run(c, &c->subs[i], &call, &stop, e);
+    int rc = run_chain(h, &call, e);
     if (data != NULL)
         *data = call.data;
     else
         json_decref(call.data);
-    atomic_fetch_add(&c->calls, 1);
-    atomic_fetch_add(&c->nanoseconds, (uint64_t)(clock_mono_ns() - start));
     return rc;
 }
 
-hook_stats hook_counters(const hooks *h, hook_point p)
+int hook_emit_view(hooks *h, hook_point p, const hook_view *view, hone_err *e)
 {
-    const chain *c = &h->chains[p];
-    return (hook_stats){c->calls, c->vetoes, c->modified, c->failures, c->late, c->nanoseconds};
+    if (!hook_wanted(h, p))
+        return 0;
+    hook_call call = {.point = p, .view = view};
+    return run_chain(h, &call, e);
 }

@@ -3,35 +3,16 @@
  * plugins and scripts (started by cli/) subscribe. What may be vetoed or modified, and what happens
  * when a subscriber fails, belongs to the point, not to the subscriber.
  *
+ * A subscriber belongs to an owner, the plugin. Owners are counted, taken out for a while when they
+ * keep failing, and can be taken away while emissions run on other threads.
+ *
  * An emission costs one load when nobody listens: guard the making of its data with hook_wanted. */
 #include "core/base/err.h"
+#include "core/base/hook_points.h"
 
 #include <jansson.h>
 #include <stdbool.h>
 #include <stdint.h>
-
-/* X(id, name, may_modify, may_veto, fails_closed, budget_us, what) */
-#define HOOK_POINTS(X)                                                                             \
-    X(DATA_OPEN, "data.open", 1, 1, 1, 100000, "a data source is opened: {path, sha256, type}")    \
-    X(DATA_RECORD, "data.record", 1, 1, 1, 50000, "a raw record was parsed: the record itself")    \
-    X(DATA_FILTER, "data.filter", 0, 1, 1, 20000, "keep or drop a record: {record, source, line}") \
-    X(TRAIN_START, "train.start", 0, 1, 1, 1000000, "a run begins: its manifest")                  \
-    X(TRAIN_STEP, "train.step", 0, 1, 0, 5000, "after a step: {step, loss, lr, grad_norm, ...}")   \
-    X(TRAIN_CHECKPOINT, "train.checkpoint", 0, 0, 0, 1000000, "a checkpoint stands: {path, step}") \
-    X(TRAIN_END, "train.end", 0, 0, 0, 1000000, "a run ends: {status, steps, loss}")               \
-    X(EVAL_METRIC, "eval.metric", 1, 0, 1, 20000, "one scored example: {prediction, reference}")   \
-    X(EVAL_AGGREGATE, "eval.aggregate", 1, 0, 1, 1000000, "the report before it is returned")      \
-    X(MERGE_PRE, "merge.pre", 0, 1, 1, 1000000, "before a merge: {model, adapter}")                \
-    X(MERGE_POST, "merge.post", 0, 1, 1, 1000000, "after a merge: {max_abs_diff, agreement}")      \
-    X(PROMOTE_GATE, "promote.gate", 1, 1, 1, 5000000, "candidate against live: the gate report")   \
-    X(SERVE_REQUEST, "serve.request", 1, 1, 1, 5000, "an authenticated request: {key_id, body}")   \
-    X(SERVE_PROMPT, "serve.prompt", 1, 1, 1, 5000, "the rendered prompt: {text}")                  \
-    X(SERVE_CHUNK, "serve.chunk", 1, 1, 1, 1000, "a piece of a streamed answer: {text, eof}")      \
-    X(SERVE_RESPONSE, "serve.response", 1, 1, 1, 5000, "a complete answer before it is sent")      \
-    X(SERVE_LOG, "serve.log", 1, 1, 1, 5000, "a request record before it is stored")               \
-    X(FEEDBACK_INGEST, "feedback.ingest", 1, 1, 1, 10000, "feedback before it is stored")          \
-    X(FEEDBACK_TO_EXAMPLE, "feedback.to_example", 1, 1, 1, 20000, "feedback becomes an example")   \
-    X(AUDIT_EVENT, "audit.event", 0, 0, 0, 5000, "an audit record was appended")
 
 /* clang-format off */
 typedef enum {
@@ -47,14 +28,44 @@ typedef struct hook_info {
     bool may_modify, may_veto, fails_closed;
     int64_t budget_us;
     const char *what;
+    const char *example; /* data of a call, as JSON; NULL: the point has a struct (hook_view) */
 } hook_info;
+
+/* train.batch: the rows of one micro-batch. Example i is made of the tokens [bound[i],
+ * bound[i + 1]); its share of the loss is multiplied by its weight. */
+typedef struct hook_batch {
+    const int32_t *ids;  /* [n] */
+    const uint8_t *mask; /* [n], 1: learnt */
+    uint64_t n, n_examples;
+    const uint64_t *bound; /* [n_examples + 1] */
+    const uint64_t *row;   /* [n_examples], number of the row in the data */
+    int64_t step;          /* optimizer step, from 1 */
+} hook_batch;
+
+/* serve.logits: one row before a token is picked. */
+typedef struct hook_logits {
+    const int32_t *ids; /* [n_ids], prompt and answer so far */
+    uint64_t n_ids;
+    int64_t step;     /* tokens answered */
+    bool from_device; /* the row was copied from a GPU for this call */
+} hook_logits;
+
+/* What a point with a struct carries; values is what may be changed. */
+typedef struct hook_view {
+    const hook_batch *batch;   /* train.batch; values: weights [n_examples] */
+    const hook_logits *logits; /* serve.logits; values: the row [vocab] */
+    float *values;
+    size_t n_values;
+} hook_view;
 
 /* What one emission carries. Each subscriber has a copy of data of its own and may change or
  * replace it (releasing the old reference); what it did counts only where the point may be modified
- * and it answers HOOK_MODIFIED, or HOOK_STOP. It writes a reason when it vetoes. */
+ * and it answers HOOK_MODIFIED, or HOOK_STOP. So it is with the values of a view. It writes a
+ * reason when it vetoes. */
 typedef struct hook_call {
     hook_point point;
-    json_t *data;
+    json_t *data;          /* null where the point has a view */
+    const hook_view *view; /* NULL where it has data */
     char reason[256];
 } hook_call;
 
@@ -69,26 +80,79 @@ typedef int hook_fn(hook_call *call, void *user, hone_err *e);
 typedef struct hooks hooks;
 
 hooks *hook_new(void);
-void hook_free(hooks *h); /* NULL is a no-op */
+void hook_free(hooks *h); /* NULL is a no-op; no emission may be running */
 
 const hook_info *hook_describe(hook_point p);
 int hook_by_name(hook_point *out, const char *name, hone_err *e);
 
-/* Ascending priority, then name. `name` is copied. Not allowed once emissions have begun on other
- * threads. */
-int hook_on(hooks *h, hook_point p, const char *name, int priority, hook_fn *fn, void *user,
+/* Subscribes, also while emissions run. Ascending priority, then the owner's name, which is copied.
+ */
+int hook_on(hooks *h, hook_point p, const char *owner, int priority, hook_fn *fn, void *user,
             hone_err *e);
+
+/* Takes all subscriptions of an owner away and waits until none of its calls runs: then what `user`
+ * points to may go. After ETIMEOUT no new call begins, but one is still running. An owner that does
+ * not exist is no error. Not from within a hook. */
+int hook_off(hooks *h, const char *owner, int timeout_ms, hone_err *e);
 
 /* Is anybody listening? h may be NULL. */
 bool hook_wanted(const hooks *h, hook_point p);
 
 /* Runs the chain. *data (may be NULL) is replaced by what subscribers made of it; the caller keeps
  * one reference. 0: go on. EVETO: refused, e says by whom and why. Other negatives: a subscriber of
- * a point that fails closed failed. A failure at a point that fails open is logged and counted, and
- * changes nothing. A subscriber that takes longer than the point's budget is counted and logged. */
+ * a point that fails closed failed, or is out. A failure at a point that fails open is logged and
+ * counted, and changes nothing. A subscriber that takes longer than the point's budget is counted
+ * and logged. */
 int hook_emit(hooks *h, hook_point p, json_t **data, hone_err *e);
+
+/* The same for a point with a struct: view->values hold what subscribers made of them. */
+int hook_emit_view(hooks *h, hook_point p, const hook_view *view, hone_err *e);
 
 typedef struct hook_stats {
     uint64_t calls, vetoes, modified, failures, late, nanoseconds; /* late: past the budget */
 } hook_stats;
+/* Of a point: calls are emissions, nanoseconds those of its whole chains. */
 hook_stats hook_counters(const hooks *h, hook_point p);
+
+/* ---- owners ---- */
+
+/* When an owner is out for window_ms: after `failures` failures within window_ms, or after `late`
+ * late calls when they are half of its calls or more; and while one of its calls has been running
+ * for hang_ms and ten times its budget (hook_watch). Where the point fails closed, emissions fail
+ * meanwhile; elsewhere the owner is passed over. Defaults: 5, 5, 60000, 5000. */
+typedef struct hook_breaker {
+    int failures, late;
+    int64_t window_ms, hang_ms;
+} hook_breaker;
+/* Before emissions begin. */
+void hook_set_breaker(hooks *h, const hook_breaker *b);
+
+/* Looks for calls that hang, logs each once and takes their owners out. To be called now and then
+ * by a thread that runs no hooks. */
+void hook_watch(hooks *h);
+
+/* What reports and manifests say about an owner: {version, sha256, ...}; takes the reference. */
+void hook_about(hooks *h, const char *owner, json_t *about);
+
+/* Adds to a counter of the owner's own. At most 64 names of at most 63 bytes an owner; what is
+ * beyond is dropped and logged once. */
+void hook_count(hooks *h, const char *owner, const char *name, double add);
+
+typedef struct hook_row {
+    const char *owner;
+    hook_point point;
+    bool listens, out;
+    hook_stats stats; /* of this owner at this point */
+} hook_row;
+/* Every owner and point with a subscription or a call, owners in order of name. */
+void hook_each(const hooks *h, void (*fn)(const hook_row *row, void *user), void *user);
+void hook_each_count(const hooks *h,
+                     void (*fn)(const char *owner, const char *name, double value, void *user),
+                     void *user);
+
+/* For the report of a run: [{name, (what hook_about was given), points: {name: {calls, vetoes,
+ * modified, failures, late, seconds}}, counters: {}}], new reference; an empty array where nobody
+ * is loaded or h is NULL. */
+json_t *hook_report(const hooks *h);
+/* For a manifest: the same without what differs from run to run. */
+json_t *hook_manifest(const hooks *h);

@@ -255,3 +255,27 @@ int js_only_keys(const json_t *o, const char *const *keys, hone_err *e)
     }
     return 0;
 }
+
+/* Values of v, or more than `most`, which is also the answer where v is too deep. */
+static size_t n_values(const json_t *v, int depth, size_t most)
+{
+    size_t n = 1, i;
+    const char *key;
+    json_t *one;
+    if (depth > JS_MAX_DEPTH)
+        return most + 1;
+    json_array_foreach (v, i, one) {
+        if (n <= most)
+            n += n_values(one, depth + 1, most - n);
+    }
+    json_object_foreach ((json_t *)(uintptr_t)v, key, one) {
+        if (n <= most)
+            n += n_values(one, depth + 1, most - n);
+    }
+    return n;
+}
+
+bool js_is_tree(const json_t *v)
+{
+    return n_values(v, 1, JS_MAX_VALUES) <= JS_MAX_VALUES;
+}

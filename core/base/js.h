@@ -9,7 +9,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-enum { JS_MAX_BYTES = 256 << 20, JS_MAX_DEPTH = 256 };
+enum { JS_MAX_BYTES = 256 << 20, JS_MAX_DEPTH = 256, JS_MAX_VALUES = 32 << 20 };
 
 /* Makes jansson's own allocations abort when there is no memory, as all our small ones do: a
  * builder that ignored a NULL would write a document with a field missing. Called once, before the
@@ -27,6 +27,10 @@ int js_save(const json_t *v, const char *path, bool pretty, hone_err *e);
 /* Compact text, never NULL (v is not NULL either); caller frees; keys in insertion order unless
  * `sorted` (canonical form, for hashing). */
 char *js_text(const json_t *v, bool sorted);
+
+/* Is it what a reader would accept: at most JS_MAX_DEPTH deep (so it does not hold itself) and at
+ * most JS_MAX_VALUES values, those counted twice that stand in two places? */
+bool js_is_tree(const json_t *v);
 
 /* Required fields: EFORMAT "field 'x' is missing" or "... is not a string". */
 int js_get_str(const json_t *o, const char *key, const char **out, hone_err *e);

@@ -1,0 +1,316 @@
+/* Owners of subscriptions: what is counted of them, and when they are out. */
+#include "core/base/clock.h"
+#include "core/base/hook_int.h"
+#include "core/base/log.h"
+#include "core/base/mem.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+owner *owner_find(const hooks *h, const char *name)
+{
+    for (owner *o = h->owners; o != NULL; o = o->next)
+        if (strcmp(o->name, name) == 0)
+            return o;
+    return NULL;
+}
+
+owner *owner_get(hooks *h, const char *name)
+{
+    owner *o = owner_find(h, name), **at = &h->owners;
+    if (o != NULL)
+        return o;
+    while (*at != NULL && strcmp((*at)->name, name) < 0)
+        at = &(*at)->next;
+    o = mem_alloc(sizeof *o);
+    o->name = mem_strdup(name);
+    o->next = *at;
+    *at = o;
+    return o;
+}
+
+void owners_free(hooks *h)
+{
+    for (owner *o = h->owners, *next; o != NULL; o = next) {
+        next = o->next;
+        for (size_t i = 0; i < o->n_counters; i++)
+            free(o->counters[i].name);
+        json_decref(o->about);
+        free(o->name);
+        free(o);
+    }
+    for (lease *l = h->leases, *next; l != NULL; l = next) {
+        next = l->next;
+        free(l);
+    }
+}
+
+/* ---- the breaker ---- */
+
+void hook_set_breaker(hooks *h, const hook_breaker *b)
+{
+    h->breaker = *b;
+}
+
+bool owner_is_in(const owner *o)
+{
+    int64_t until = atomic_load(&o->out_until);
+    return until == 0 || until <= clock_mono_ns();
+}
+
+int owner_refusal(hooks *h, owner *o, hook_point p, hone_err *e)
+{
+    const hook_info *info = hook_describe(p);
+    if (!info->fails_closed)
+        return 0;
+    pthread_mutex_lock(&h->lock);
+    int rc = hone_fail(e, HONE_EDENIED, "%s: %s is out: %s", info->name, o->name, o->why_out);
+    pthread_mutex_unlock(&h->lock);
+    return rc;
+}
+
+/* Under the lock. */
+static void take_out(hooks *h, owner *o, hook_point p, int64_t until, const char *why)
+{
+    snprintf(o->why_out, sizeof o->why_out, "%s", why);
+    o->window_start = 0;
+    if (atomic_exchange(&o->out_until, until) == 0)
+        log_error("hook", "%s: %s is out for %lld s: %s", hook_describe(p)->name, o->name,
+                  (long long)(h->breaker.window_ms / 1000), why);
+}
+
+static int64_t after_window(const hooks *h)
+{
+    return clock_mono_ns() + h->breaker.window_ms * 1000000;
+}
+
+/* Under the lock: a window that has passed begins anew, and who was out comes back in. */
+static void roll_window(const hooks *h, owner *o)
+{
+    int64_t now = clock_mono_ns();
+    if (o->window_start != 0 && now - o->window_start < h->breaker.window_ms * 1000000)
+        return;
+    o->window_start = now;
+    o->calls_before = atomic_load(&o->calls) - 1; /* this one is in the window */
+    o->failures = o->late = 0;
+    atomic_store(&o->out_until, 0);
+}
+
+void owner_failed(hooks *h, owner *o, hook_point p, const char *why)
+{
+    char text[160];
+    pthread_mutex_lock(&h->lock);
+    roll_window(h, o);
+    if (++o->failures >= h->breaker.failures) {
+        snprintf(text, sizeof text, "%d failures in %lld s, the last: %s", o->failures,
+                 (long long)(h->breaker.window_ms / 1000), why);
+        take_out(h, o, p, after_window(h), text);
+    }
+    pthread_mutex_unlock(&h->lock);
+}
+
+void owner_late(hooks *h, owner *o, hook_point p)
+{
+    char text[160];
+    pthread_mutex_lock(&h->lock);
+    roll_window(h, o);
+    uint64_t calls = atomic_load(&o->calls) - o->calls_before;
+    if (++o->late >= h->breaker.late && (uint64_t)o->late * 2 >= calls) {
+        snprintf(text, sizeof text, "%d of %llu calls were late", o->late,
+                 (unsigned long long)calls);
+        take_out(h, o, p, after_window(h), text);
+    }
+    pthread_mutex_unlock(&h->lock);
+}
+
+busy *owner_call_begins(lease *l, hook_point p, int64_t now)
+{
+    for (int i = 0; i < HOOK_WATCHED; i++) {
+        int_fast64_t nobody = 0;
+        if (!atomic_compare_exchange_strong(&l->busy[i].since, &nobody, now))
+            continue;
+        atomic_store(&l->busy[i].point, (int)p);
+        atomic_store(&l->busy[i].reported, false);
+        return &l->busy[i];
+    }
+    return NULL;
+}
+
+/* A call that hung and came back after all: its owner gets another chance when the window is over.
+ */
+void owner_call_ends(hooks *h, lease *l, busy *b)
+{
+    if (b == NULL)
+        return;
+    if (atomic_load(&b->reported))
+        atomic_store(&l->owner->out_until, after_window(h));
+    atomic_store(&b->since, 0);
+}
+
+static void watch_call(hooks *h, lease *l, busy *b, int64_t now)
+{
+    int64_t since = atomic_load(&b->since), ran = now - since;
+    hook_point p = (hook_point)atomic_load(&b->point);
+    const hook_info *info = hook_describe(p);
+    char text[160];
+    if (since == 0 || ran < h->breaker.hang_ms * 1000000 || ran < info->budget_us * 10000 ||
+        atomic_exchange(&b->reported, true))
+        return;
+    snprintf(text, sizeof text, "a call has been running for %lld ms (budget %lld us)",
+             (long long)(ran / 1000000), (long long)info->budget_us);
+    take_out(h, l->owner, p, INT64_MAX, text);
+}
+
+void hook_watch(hooks *h)
+{
+    int64_t now = clock_mono_ns();
+    pthread_mutex_lock(&h->lock);
+    for (lease *l = h->leases; l != NULL; l = l->next)
+        for (int i = 0; i < HOOK_WATCHED; i++)
+            watch_call(h, l, &l->busy[i], now);
+    pthread_mutex_unlock(&h->lock);
+}
+
+/* ---- what is told about them ---- */
+
+void hook_about(hooks *h, const char *name, json_t *about)
+{
+    pthread_mutex_lock(&h->lock);
+    owner *o = owner_get(h, name);
+    json_decref(o->about);
+    o->about = about;
+    pthread_mutex_unlock(&h->lock);
+}
+
+static counter *counter_get(owner *o, const char *name)
+{
+    for (size_t i = 0; i < o->n_counters; i++)
+        if (strcmp(o->counters[i].name, name) == 0)
+            return &o->counters[i];
+    if (o->n_counters == HOOK_MAX_COUNTERS || strlen(name) > HOOK_MAX_COUNTER_NAME) {
+        if (!o->too_many_counters)
+            log_warn("hook",
+                     "%s: counter '%.80s' dropped: at most %d counters with names of at "
+                     "most %d bytes",
+                     o->name, name, HOOK_MAX_COUNTERS, HOOK_MAX_COUNTER_NAME);
+        o->too_many_counters = true;
+        return NULL;
+    }
+    counter *c = &o->counters[o->n_counters++];
+    c->name = mem_strdup(name);
+    return c;
+}
+
+void hook_count(hooks *h, const char *name, const char *what, double add)
+{
+    pthread_mutex_lock(&h->lock);
+    counter *c = counter_get(owner_get(h, name), what);
+    if (c != NULL)
+        c->value += add;
+    pthread_mutex_unlock(&h->lock);
+}
+
+static hook_stats read_tally(const tally *t)
+{
+    return (hook_stats){t->calls, t->vetoes, t->modified, t->failures, t->late, t->nanoseconds};
+}
+
+hook_stats hook_counters(const hooks *h, hook_point p)
+{
+    return read_tally(&h->points[p].total);
+}
+
+static bool listens(const hooks *h, const owner *o, hook_point p)
+{
+    const chain *c = atomic_load(&h->points[p].now);
+    for (size_t i = 0; c != NULL && i < c->n; i++)
+        if (c->subs[i].lease->owner == o)
+            return true;
+    return false;
+}
+
+static pthread_mutex_t *lock_of(const hooks *h)
+{
+    return &((hooks *)(uintptr_t)h)->lock;
+}
+
+static void each_point(const hooks *h, const owner *o, void (*fn)(const hook_row *, void *),
+                       void *user)
+{
+    for (int p = 0; p < HOOK_N_POINTS; p++) {
+        hook_row row = {o->name, (hook_point)p, listens(h, o, (hook_point)p), !owner_is_in(o),
+                        read_tally(&o->at[p])};
+        if (row.listens || row.stats.calls > 0)
+            fn(&row, user);
+    }
+}
+
+void hook_each(const hooks *h, void (*fn)(const hook_row *row, void *user), void *user)
+{
+    pthread_mutex_lock(lock_of(h));
+    for (const owner *o = h->owners; o != NULL; o = o->next)
+        each_point(h, o, fn, user);
+    pthread_mutex_unlock(lock_of(h));
+}
+
+void hook_each_count(const hooks *h,
+                     void (*fn)(const char *owner, const char *name, double value, void *user),
+                     void *user)
+{
+    pthread_mutex_lock(lock_of(h));
+    for (const owner *o = h->owners; o != NULL; o = o->next)
+        for (size_t i = 0; i < o->n_counters; i++)
+            fn(o->name, o->counters[i].name, o->counters[i].value, user);
+    pthread_mutex_unlock(lock_of(h));
+}
+
+static void add_point(const hook_row *row, void *points)
+{
+    const hook_stats *s = &row->stats;
+    json_object_set_new(points, hook_describe(row->point)->name,
+                        json_pack("{s:I, s:I, s:I, s:I, s:I, s:f}", "calls", (json_int_t)s->calls,
+                                  "vetoes", (json_int_t)s->vetoes, "modified",
+                                  (json_int_t)s->modified, "failures", (json_int_t)s->failures,
+                                  "late", (json_int_t)s->late, "seconds",
+                                  (double)s->nanoseconds / 1e9));
+}
+
+/* A name alone says that somebody subscribed without saying who it is (a test). */
+static json_t *about_owner(const owner *o)
+{
+    json_t *one = json_pack("{s:s}", "name", o->name);
+    if (o->about != NULL)
+        json_object_update(one, o->about);
+    return one;
+}
+
+json_t *hook_report(const hooks *h)
+{
+    json_t *list = json_array();
+    if (h == NULL)
+        return list;
+    pthread_mutex_lock(lock_of(h));
+    for (const owner *o = h->owners; o != NULL; o = o->next) {
+        json_t *one = about_owner(o), *points = json_object(), *counters = json_object();
+        each_point(h, o, add_point, points);
+        for (size_t i = 0; i < o->n_counters; i++)
+            json_object_set_new(counters, o->counters[i].name, json_real(o->counters[i].value));
+        json_object_set_new(one, "points", points);
+        json_object_set_new(one, "counters", counters);
+        json_array_append_new(list, one);
+    }
+    pthread_mutex_unlock(lock_of(h));
+    return list;
+}
+
+json_t *hook_manifest(const hooks *h)
+{
+    json_t *list = json_array();
+    if (h == NULL)
+        return list;
+    pthread_mutex_lock(lock_of(h));
+    for (const owner *o = h->owners; o != NULL; o = o->next)
+        json_array_append_new(list, about_owner(o));
+    pthread_mutex_unlock(lock_of(h));
+    return list;
+}

@@ -1,0 +1,400 @@
+#include "plugins/loader.h"
+
+#include "core/base/clock.h"
+#include "core/base/js.h"
+#include "core/base/log.h"
+#include "core/base/mem.h"
+#include "core/base/version.h"
+#include "plugins/image.h"
+#include "plugins/settings.h"
+#include "plugins/value.h"
+
+#include <pthread.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { MAX_SUBSCRIPTIONS = 256 };
+
+/* One hook of a plugin. */
+typedef struct subscription {
+    struct loaded *p;
+    hook_point point;
+    int priority;
+    hone_fn *fn;
+    void *user;
+} subscription;
+
+struct loaded {
+    hone_descriptor d;
+    hone_host host;
+    hooks *hooks;
+    json_t *settings;
+    json_t *points; /* may be NULL */
+    void *state;
+    pthread_mutex_t turn; /* of a plugin that is not thread-safe */
+    subscription *subs[MAX_SUBSCRIPTIONS];
+    size_t n_subs;
+    bool in_init;
+    hone_err why; /* what init says */
+};
+
+static loaded *of(hone_ctx *cx)
+{
+    return (loaded *)(void *)cx;
+}
+
+/* ---- one call ---- */
+
+static uint32_t allows(const hook_info *info)
+{
+    return (info->may_modify ? HONE_MAY_MODIFY : 0u) | (info->may_veto ? HONE_MAY_VETO : 0u) |
+           (info->fails_closed ? HONE_FAILS_CLOSED : 0u);
+}
+
+/* A call, with room for the struct of a point that has one. */
+typedef struct plugin_call {
+    value_call v;
+    hone_batch batch;
+    hone_logits logits;
+} plugin_call;
+
+static void show_view(plugin_call *c, const hook_view *v)
+{
+    const hook_batch *b = v->batch;
+    const hook_logits *l = v->logits;
+    if (b != NULL) {
+        c->batch = (hone_batch){sizeof c->batch, 1,      b->ids,    b->mask, b->n, b->bound,
+                                b->n_examples,   b->row, v->values, b->step};
+        c->v.seen.batch = &c->batch;
+    }
+    if (l != NULL) {
+        c->logits = (hone_logits){
+            sizeof c->logits, 1,        v->values, v->n_values,
+            l->ids,           l->n_ids, l->step,   l->from_device ? HONE_LOGITS_FROM_DEVICE : 0u};
+        c->v.seen.logits = &c->logits;
+    }
+}
+
+static void call_start(plugin_call *c, const subscription *s, const hook_call *call)
+{
+    const hook_info *info = hook_describe(s->point);
+    c->v.seen = (hone_call){.size = sizeof c->v.seen,
+                            .version = 1,
+                            .ctx = (hone_ctx *)(void *)s->p,
+                            .hook = info->name,
+                            .allows = allows(info),
+                            .budget_us = info->budget_us,
+                            .data = value_of(call->data)};
+    if (call->view != NULL)
+        show_view(c, call->view);
+    c->v.deadline_ns = clock_mono_ns() + info->budget_us * 1000;
+    value_call_start(&c->v);
+}
+
+/* Takes what the plugin left. A tree that holds itself, or is deeper than we read, is refused. */
+static int take(const value_call *c, hook_call *call, hone_err *e)
+{
+    json_t *left = value_json(c->seen.data);
+    if (call->view != NULL)
+        return 0;
+    if (left == NULL)
+        return hone_fail(e, HONE_EINVAL, "it left no data");
+    if (!js_is_tree(left))
+        return hone_fail(e, HONE_EINVAL,
+                         "it left data that hold themselves, or are too deep or too many");
+    if (left != call->data) {
+        json_incref(left);
+        json_decref(call->data);
+        call->data = left;
+    }
+    return 0;
+}
+
+static int answer(const value_call *c, int rc, hook_call *call, hone_err *e)
+{
+    memcpy(call->reason, c->reason, sizeof call->reason);
+    if (rc == HONE_MODIFIED || rc == HONE_STOP) {
+        int bad = take(c, call, e);
+        return bad != 0 ? bad : rc == HONE_STOP ? HOOK_STOP : HOOK_MODIFIED;
+    }
+    if (rc == HONE_CONTINUE)
+        return HOOK_CONTINUE;
+    if (rc == HONE_VETO)
+        return HOOK_VETO;
+    if (rc == HONE_ERR)
+        return hone_fail(e, HONE_EINTERNAL, "%s",
+                         c->reason[0] != '\0' ? c->reason : "no reason given");
+    return hone_fail(e, HONE_EINVAL, "it answered %d, which means nothing", rc);
+}
+
+static int call_plugin(hook_call *call, void *user, hone_err *e)
+{
+    const subscription *s = user;
+    bool turns = (s->p->d.flags & HONE_F_THREADSAFE) == 0;
+    plugin_call c = {0};
+    if (turns)
+        pthread_mutex_lock(&s->p->turn);
+    call_start(&c, s, call);
+    int rc = s->fn(&s->p->host, &c.v.seen, s->user);
+    if (turns)
+        pthread_mutex_unlock(&s->p->turn);
+    rc = answer(&c.v, rc, call, e);
+    value_call_end(&c.v);
+    return rc;
+}
+
+/* ---- the host's members that are not about values ---- */
+
+static bool is_listed(const json_t *points, const char *name)
+{
+    size_t i;
+    json_t *one;
+    json_array_foreach (points, i, one) {
+        if (json_is_string(one) && strcmp(json_string_value(one), name) == 0)
+            return true;
+    }
+    return points == NULL;
+}
+
+static int host_on(hone_ctx *cx, const char *hook, int priority, hone_fn *fn, void *user)
+{
+    loaded *p = of(cx);
+    hook_point point;
+    if (!p->in_init || fn == NULL || hook == NULL) {
+        hone_fail(&p->why, HONE_EINVAL, "on: %s",
+                  p->in_init ? "no name or no function" : "called outside of init");
+        return HONE_ERR;
+    }
+    if (hook_by_name(&point, hook, &p->why) != 0)
+        return HONE_ERR;
+    if (!is_listed(p->points, hook))
+        return 0;
+    if (p->n_subs == MAX_SUBSCRIPTIONS) {
+        hone_fail(&p->why, HONE_ELIMIT, "more than %d subscriptions", MAX_SUBSCRIPTIONS);
+        return HONE_ERR;
+    }
+    subscription *s = mem_alloc(sizeof *s);
+    *s = (subscription){p, point, priority, fn, user};
+    p->subs[p->n_subs++] = s;
+    return 0;
+}
+
+static int host_init_error(hone_ctx *cx, const char *fmt, ...)
+{
+    char text[512];
+    va_list ap;
+    va_start(ap, fmt);
+    vsnprintf(text, sizeof text, fmt, ap);
+    va_end(ap);
+    hone_fail(&of(cx)->why, HONE_EINVAL, "%s", text);
+    return HONE_ERR;
+}
+
+static void host_log(hone_ctx *cx, int level, const char *fmt, ...)
+{
+    char text[1024];
+    va_list ap;
+    va_start(ap, fmt);
+    vsnprintf(text, sizeof text, fmt, ap);
+    va_end(ap);
+    if (level >= LOG_DEBUG && level <= LOG_ERROR)
+        log_line((log_level)level, "plugin", "%s: %s", of(cx)->d.name, text);
+}
+
+static void host_count(hone_ctx *cx, const char *name, double add)
+{
+    if (name != NULL)
+        hook_count(of(cx)->hooks, of(cx)->d.name, name, add);
+}
+
+static const hone_value *host_settings(hone_ctx *cx)
+{
+    return value_of(of(cx)->settings);
+}
+
+static void host_set_state(hone_ctx *cx, void *state)
+{
+    of(cx)->state = state;
+}
+
+static void *host_state(hone_ctx *cx)
+{
+    return of(cx)->state;
+}
+
+static const void *host_api(hone_ctx *cx, const char *name, uint32_t min_version)
+{
+    (void)cx;
+    (void)name;
+    (void)min_version;
+    return NULL; /* 1.0 has none */
+}
+
+static void keep_reason(hone_call *call, const char *fmt, va_list ap)
+{
+    value_call *c = value_call_of(call);
+    vsnprintf(c->reason, sizeof c->reason, fmt, ap);
+}
+
+static int host_veto(hone_call *call, const char *fmt, ...)
+{
+    va_list ap;
+    va_start(ap, fmt);
+    keep_reason(call, fmt, ap);
+    va_end(ap);
+    return HONE_VETO;
+}
+
+static int host_error(hone_call *call, const char *fmt, ...)
+{
+    va_list ap;
+    va_start(ap, fmt);
+    keep_reason(call, fmt, ap);
+    va_end(ap);
+    return HONE_ERR;
+}
+
+static int host_late(hone_call *call)
+{
+    return clock_mono_ns() > value_call_of(call)->deadline_ns;
+}
+
+static void fill_host(hone_host *h)
+{
+    *h = (hone_host){.struct_size = sizeof *h,
+                     .abi_major = HONE_ABI_MAJOR,
+                     .abi_minor = HONE_ABI_MINOR,
+                     .version = HONE_VERSION,
+                     .on = host_on,
+                     .init_error = host_init_error,
+                     .log = host_log,
+                     .count = host_count,
+                     .settings = host_settings,
+                     .set_state = host_set_state,
+                     .state = host_state,
+                     .api = host_api,
+                     .veto = host_veto,
+                     .error = host_error,
+                     .late = host_late};
+    value_members(h);
+}
+
+/* ---- opening and closing ---- */
+
+/* Not the code: that stays. */
+static void loaded_free(loaded *p)
+{
+    for (size_t i = 0; i < p->n_subs; i++)
+        free(p->subs[i]);
+    json_decref(p->settings);
+    json_decref(p->points);
+    pthread_mutex_destroy(&p->turn);
+    free(p);
+}
+
+static int start(loaded *p, hone_err *e)
+{
+    p->in_init = true;
+    int rc = p->d.init(&p->host, (hone_ctx *)(void *)p);
+    p->in_init = false;
+    if (rc == 0)
+        return 0;
+    return hone_fail(e, p->why.code != 0 ? p->why.code : HONE_EINVAL, "init failed: %s",
+                     p->why.msg[0] != '\0' ? p->why.msg : "no reason given");
+}
+
+/* All of its hooks, or none. */
+static int subscribe(loaded *p, hone_err *e)
+{
+    int rc = 0;
+    for (size_t i = 0; rc == 0 && i < p->n_subs; i++)
+        rc = hook_on(p->hooks, p->subs[i]->point, p->d.name, p->subs[i]->priority, call_plugin,
+                     p->subs[i], e);
+    return rc;
+}
+
+int loader_open(loaded **out, const loader_args *a, hone_err *e)
+{
+    loaded *p = mem_alloc(sizeof *p);
+    pthread_mutex_init(&p->turn, NULL);
+    p->hooks = a->hooks;
+    p->points = json_incref((json_t *)(uintptr_t)a->points);
+    *out = NULL;
+    fill_host(&p->host);
+    int rc = image_open(&p->d, a->file, e);
+    if (rc != 0) {
+        loaded_free(p);
+        return rc;
+    }
+    rc = settings_read(&p->settings, &p->d, a->settings, a->dir, e);
+    if (rc == 0)
+        rc = start(p, e);
+    if (rc == 0) {
+        rc = subscribe(p, e);
+        if (rc != 0 && p->d.fini != NULL)
+            p->d.fini(&p->host, (hone_ctx *)(void *)p);
+    }
+    if (rc != 0) {
+        rc = hone_fail_at(e, "plugin %s %s", p->d.name, p->d.version);
+        loaded_free(p);
+        return rc;
+    }
+    *out = p;
+    return 0;
+}
+
+int loader_close(loaded *p, int timeout_ms, hone_err *e)
+{
+    if (p == NULL)
+        return 0;
+    int rc = hook_off(p->hooks, p->d.name, timeout_ms, e);
+    if (rc != 0)
+        return hone_fail_at(e, "plugin %s %s", p->d.name, p->d.version);
+    if (p->d.fini != NULL)
+        p->d.fini(&p->host, (hone_ctx *)(void *)p);
+    loaded_free(p);
+    return 0;
+}
+
+const hone_descriptor *loader_descriptor(const loaded *p)
+{
+    return &p->d;
+}
+
+static json_t *cap_names(uint64_t caps)
+{
+    static const struct {
+        uint64_t cap;
+        const char *name;
+    } rows[] = {{HONE_CAP_READ_FILES, "read_files"},
+                {HONE_CAP_WRITE_FILES, "write_files"},
+                {HONE_CAP_NETWORK, "network"}};
+    json_t *list = json_array();
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
+        if ((caps & rows[i].cap) != 0)
+            json_array_append_new(list, json_string(rows[i].name));
+    return list;
+}
+
+int loader_describe(json_t **out, const trust_file *f, hone_err *e)
+{
+    hone_descriptor d;
+    json_t *settings = NULL;
+    *out = NULL;
+    int rc = image_open(&d, f, e);
+    if (rc == 0)
+        rc = settings_read(&settings, &d, NULL, NULL, e);
+    json_decref(settings);
+    if (rc != 0)
+        return rc;
+    char abi[32];
+    snprintf(abi, sizeof abi, "%u.%u", d.abi_major, d.abi_minor);
+    *out = json_pack("{s:s, s:s, s:s, s:s, s:s, s:b, s:b, s:o, s:s, s:o}", "name", d.name,
+                     "version", d.version, "license", d.license, "summary", d.summary, "abi", abi,
+                     "threadsafe", (d.flags & HONE_F_THREADSAFE) != 0, "deterministic",
+                     (d.flags & HONE_F_DETERMINISTIC) != 0, "caps", cap_names(d.caps), "sha256",
+                     f->sha256, "settings", settings_describe(&d));
+    return *out != NULL ? 0
+                        : hone_fail(e, HONE_EFORMAT, "%s: its descriptor is not UTF-8", f->path);
+}

@@ -1,0 +1,189 @@
+#include "core/base/file.h"
+#include "core/base/js.h"
+#include "core/base/mem.h"
+#include "tests/unit/aid.h"
+#include "tests/unit/aid_plugin.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+/* ---- what a loaded plugin does ---- */
+
+static void test_a_plugin_changes_and_refuses(void **state)
+{
+    (void)state;
+    int rc;
+    hone_err e = {0};
+    hooks *h = hook_new();
+    loaded *p = aid_plugin_open(h, "trim", "{\"min_bytes\": 3}");
+    assert_string_equal(loader_descriptor(p)->name, "trim");
+    char *text = aid_emit(h, HOOK_DATA_NORMALIZE, "{\"text\": \"  a b\\n\"}", &rc, &e);
+    assert_int_equal(rc, 0);
+    assert_string_equal(text, "{\"text\":\"a b\"}");
+    free(text);
+    text = aid_emit(h, HOOK_DATA_FILTER, "{\"record\": {\"text\": \"ab\"}}", &rc, &e);
+    assert_int_equal(rc, HONE_EVETO);
+    assert_string_equal(e.msg, "data.filter: refused by trim: 2 bytes, at least 3 are wanted");
+    free(text);
+    free(aid_emit(h, HOOK_DATA_FILTER, "{\"record\": {\"text\": \"abc\"}}", &rc, &e));
+    assert_int_equal(rc, 0);
+    json_t *report = hook_report(h), *one = json_array_get(report, 0);
+    assert_string_equal(json_string_value(json_object_get(one, "name")), "trim");
+    assert_true(
+        json_number_value(json_object_get(json_object_get(one, "counters"), "bytes_removed")) == 3);
+    json_decref(report);
+    assert_int_equal(loader_close(p, 1000, &e), 0);
+    assert_false(hook_wanted(h, HOOK_DATA_FILTER));
+    hook_free(h);
+}
+
+static void test_a_plugin_describes_itself(void **state)
+{
+    (void)state;
+    hone_err e = {0};
+    trust_file f;
+    json_t *about;
+    char *dir = aid_dir(), *path = aid_plugin_copy(dir, "trim");
+    assert_int_equal(trust_open(&f, NULL, path, &e), 0);
+    assert_int_equal(loader_describe(&about, &f, &e), 0);
+    assert_string_equal(json_string_value(json_object_get(about, "name")), "trim");
+    assert_string_equal(json_string_value(json_object_get(about, "sha256")), f.sha256);
+    json_t *setting = json_array_get(json_object_get(about, "settings"), 0);
+    assert_string_equal(json_string_value(json_object_get(setting, "name")), "min_bytes");
+    json_decref(about);
+    trust_close(&f);
+    free(path);
+    aid_dir_remove(dir);
+}
+
+/* ---- what is refused ---- */
+
+/* Loads a file of dir; returns the code, with the message less the folder in e. */
+static int load(const char *dir, const char *name, const char *settings, hone_err *e)
+{
+    trust_file f = {.fd = -1};
+    loaded *p = NULL;
+    json_t *given = NULL;
+    hooks *h = hook_new();
+    if (settings != NULL)
+        assert_int_equal(js_parse(&given, settings, strlen(settings), e), 0);
+    *e = (hone_err){0};
+    int rc = trust_open(&f, dir, name, e);
+    if (rc == 0)
+        rc = loader_open(&p, &(loader_args){.file = &f, .settings = given, .hooks = h}, e);
+    if (rc == 0)
+        assert_int_equal(loader_close(p, 1000, e), 0);
+    for (int i = 0; i < HOOK_N_POINTS; i++)
+        assert_false(hook_wanted(h, (hook_point)i));
+    trust_close(&f);
+    json_decref(given);
+    hook_free(h);
+    size_t n = strlen(dir);
+    char *at;
+    while ((at = strstr(e->msg, dir)) != NULL)
+        memmove(at, at + n + 1, strlen(at + n + 1) + 1);
+    return rc;
+}
+
+static void test_settings_are_checked(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *settings, *msg;
+    } rows[] = {
+        {"{\"min_byte\": 3}",
+         "plugin trim 1.0.0: unknown key 'min_byte' (did you mean 'min_bytes'?)"},
+        {"{\"min_bytes\": -1}",
+         "plugin trim 1.0.0: 'min_bytes' is -1, must lie between 0 and 1000000"},
+        {"{\"min_bytes\": \"x\"}",
+         "plugin trim 1.0.0: 'min_bytes' must be a whole number, not \"x\""},
+    };
+    hone_err e = {0};
+    char *dir = aid_dir();
+    free(aid_plugin_copy(dir, "trim"));
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        assert_int_equal(load(dir, "trim.so", rows[i].settings, &e), HONE_EINVAL);
+        assert_string_equal(e.msg, rows[i].msg);
+    }
+    aid_dir_remove(dir);
+}
+
+/* A copy of trim.so whose descriptor has another value in one field. */
+static void patch(const char *dir, size_t offset, const void *value, size_t size)
+{
+    hone_err e = {0};
+    char *text, *from = aid_plugin_path("trim"), *to = path_join(dir, "patched.so");
+    size_t len, n_found = 0;
+    const uint32_t head[] = {sizeof(hone_descriptor), HONE_PLUGIN_MAGIC};
+    assert_int_equal(file_read(&text, &len, from, 1 << 26, &e), 0);
+    for (size_t i = 0; i + sizeof(hone_descriptor) < len; i += 8) {
+        if (memcmp(text + i, head, sizeof head) != 0)
+            continue;
+        memcpy(text + i + offset, value, size);
+        n_found++;
+        i += sizeof(hone_descriptor);
+    }
+    assert_int_equal(n_found, 1);
+    assert_int_equal(file_write(to, text, len, &e), 0);
+    free(text);
+    free(from);
+    free(to);
+}
+
+static void test_another_abi_is_refused_by_field(void **state)
+{
+    (void)state;
+    static const struct {
+        size_t offset, size;
+        uint32_t value;
+        const char *msg;
+    } rows[] = {
+        {offsetof(hone_descriptor, struct_size), 4, 24,
+         "patched.so: struct_size of its descriptor is 24, at least 88"},
+        {offsetof(hone_descriptor, magic), 4, 0x31504E49,
+         "patched.so: magic is 0x31504e49, must be 0x31504e48"},
+        {offsetof(hone_descriptor, abi_major), 2, 2,
+         "patched.so: abi_major: needs ABI 2.0, host has 1.0"},
+        {offsetof(hone_descriptor, abi_minor), 2, 7,
+         "patched.so: abi_minor: needs ABI 1.7, host has 1.0"},
+        {offsetof(hone_descriptor, setting_size), 4, 16,
+         "patched.so: setting_size is 16, at least 56"},
+        {offsetof(hone_descriptor, n_settings), 4, 100000,
+         "patched.so: n_settings is 100000, at most 256"},
+    };
+    hone_err e = {0};
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        char *dir = aid_dir();
+        patch(dir, rows[i].offset, &rows[i].value, rows[i].size);
+        assert_true(load(dir, "patched.so", NULL, &e) < 0);
+        assert_string_equal(e.msg, rows[i].msg);
+        aid_dir_remove(dir);
+    }
+}
+
+static void test_what_is_no_plugin_is_refused(void **state)
+{
+    (void)state;
+    hone_err e = {0};
+    char *dir = aid_dir(), *path = path_join(dir, "text.so");
+    assert_int_equal(file_write(path, "hello\n", 6, &e), 0);
+    assert_int_equal(load(dir, "text.so", NULL, &e), HONE_EFORMAT);
+    assert_string_equal(e.msg, "text.so: cannot be loaded: file too short");
+    assert_int_equal(load(dir, "none.so", NULL, &e), HONE_ENOTFOUND);
+    free(path);
+    aid_dir_remove(dir);
+}
+
+int main(void)
+{
+    js_start();
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_a_plugin_changes_and_refuses),
+        cmocka_unit_test(test_a_plugin_describes_itself),
+        cmocka_unit_test(test_settings_are_checked),
+        cmocka_unit_test(test_another_abi_is_refused_by_field),
+        cmocka_unit_test(test_what_is_no_plugin_is_refused),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
