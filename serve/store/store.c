@@ -5,8 +5,8 @@
 #include "core/base/log.h"
 #include "core/base/mem.h"
 #include "core/base/queue.h"
+#include "core/base/secret.h"
 #include "serve/store/db.h"
-#include "serve/store/secret.h"
 
 #include <fcntl.h>
 #include <pthread.h>
@@ -290,7 +290,7 @@ static int make_place(store *s, bool must_exist, hone_err *e)
     if (fd < 0)
         return file_error(e, s->path, "cannot open");
     close(fd);
-    return secret_load(s->pepper, s->dir, e);
+    return secret_load(s->pepper, s->dir, "pepper", e);
 }
 
 /* The database remembers a digest of its pepper: with another one every key would be refused for no

@@ -1,4 +1,4 @@
-#include "serve/store/secret.h"
+#include "core/base/secret.h"
 
 #include "core/base/file.h"
 #include "core/base/mem.h"
@@ -57,9 +57,9 @@ static int load(unsigned char out[SECRET_BYTES], const char *path, hone_err *e)
     return rc;
 }
 
-int secret_load(unsigned char out[SECRET_BYTES], const char *dir, hone_err *e)
+int secret_load(unsigned char out[SECRET_BYTES], const char *dir, const char *name, hone_err *e)
 {
-    char *path = path_join(dir, "pepper");
+    char *path = path_join(dir, name);
     int rc = file_exists(path) ? 0 : make(path, dir, e);
     if (rc == 0)
         rc = load(out, path, e);
