@@ -6,6 +6,7 @@
 #include "core/train/inputs.h"
 
 #define MANIFEST_NAME "hone_manifest.json"
+#define MANIFEST_ROUND "manifest.json" /* of a round of retraining: what, and why it was taken */
 
 typedef struct manifest_facts {
     const train_conf *conf;

@@ -3,7 +3,9 @@
 #include "adapters/merge.h"
 
 #include "adapters/lora.h"
+#include "adapters/manifest.h"
 #include "adapters/merge_proof.h"
+#include "adapters/sign.h"
 #include "core/base/file.h"
 #include "core/base/js.h"
 #include "core/base/mem.h"
@@ -173,6 +175,16 @@ static bool is_weight_file(const char *name)
                            strcmp(dot, ".gguf") == 0 || strcmp(dot, ".pth") == 0);
 }
 
+/* What says where the base comes from is not true of what is made of it. */
+static bool is_of_base(const char *name)
+{
+    static const char *const names[] = {MANIFEST_NAME, MANIFEST_ROUND, SIGN_FILE, "model.sig"};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+        if (strcmp(names[i], name) == 0)
+            return true;
+    return false;
+}
+
 /* Tokenizer, template, settings, index and licence files: everything that is not weights. */
 static int copy_others(const char *from, const char *to, hone_err *e)
 {
@@ -180,8 +192,7 @@ static int copy_others(const char *from, const char *to, hone_err *e)
     int rc = dir_list(&names, from, e);
     for (size_t i = 0; rc == 0 && names[i] != NULL; i++) {
         char *a = path_join(from, names[i]), *b = path_join(to, names[i]);
-        if (!file_is_dir(a) && !is_weight_file(names[i]) &&
-            strcmp(names[i], "hone_manifest.json") != 0)
+        if (!file_is_dir(a) && !is_weight_file(names[i]) && !is_of_base(names[i]))
             rc = file_copy(a, b, e);
         free(a);
         free(b);
@@ -230,7 +241,7 @@ static int write_manifest(const merge *g, const char *dir, hone_err *e)
         rc = model_dir_digest(pair, g->o->adapter_dir, e);
     if (rc != 0)
         return rc;
-    char *path = path_join(dir, "hone_manifest.json");
+    char *path = path_join(dir, MANIFEST_NAME);
     json_t *m = json_pack("{s:s, s:s, s:s, s:{s:I, s:f, s:f, s:f}}", "kind", "merged",
                           "merged_base_digest", base, "merged_adapter_digest", pair, "proof",
                           "positions", (json_int_t)r->n_positions, "max_abs_diff", r->max_abs_diff,
@@ -281,7 +292,12 @@ static int build_and_prove(merge *g, const char *tmp, hone_err *e)
     proof_free(proven);
     if (rc == 0)
         rc = conclude(g->o, g->report, e);
-    return rc == 0 ? write_manifest(g, tmp, e) : rc;
+    if (rc == 0)
+        rc = write_manifest(g, tmp, e);
+    sign_report signed_as;
+    return rc == 0 && g->o->key_dir != NULL
+               ? sign_dir(tmp, path_base(g->o->out_dir), g->o->key_dir, &signed_as, e)
+               : rc;
 }
 
 int merge_run(const merge_options *o, merge_report *report, hone_err *e)

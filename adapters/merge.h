@@ -20,7 +20,8 @@ typedef struct merge_options {
     /* Share of positions whose most likely token is the same, or as likely within 0.1 nats (where
      * rounding decides); 0: 0.99. */
     double min_agreement;
-    hooks *hooks; /* may be NULL */
+    const char *key_dir; /* where the signing key lies (sign.h); NULL: not signed */
+    hooks *hooks;        /* may be NULL */
 } merge_options;
 
 typedef struct merge_report {

@@ -14,34 +14,30 @@
 #include <string.h>
 #include <time.h>
 
-enum { MAX_IMPORT = 1 << 30, MAX_WORDS = 256, SHOWN = 48 };
+enum { MAX_IMPORT = 1 << 30, SHOWN = 48 };
 
 typedef struct options {
-    const char *config, *state;
+    state_args at;
     const char *format, *model, *tag, *review, *rating, *response, *since, *user;
-    bool json, corrected, unused, approve, reject;
-    const char *words[MAX_WORDS];
-    int n_words;
+    bool corrected, unused, approve, reject;
 } options;
 
 /* clang-format off */
 static const args_row rows[] = {
-    {"config",    offsetof(options, config),    false},
-    {"state",     offsetof(options, state),     false},
-    {"format",    offsetof(options, format),    false},
-    {"model",     offsetof(options, model),     false},
-    {"tag",       offsetof(options, tag),       false},
-    {"review",    offsetof(options, review),    false},
-    {"rating",    offsetof(options, rating),    false},
-    {"response",  offsetof(options, response),  false},
-    {"since",     offsetof(options, since),     false},
-    {"user",      offsetof(options, user),      false},
-    {"json",      offsetof(options, json),      true},
-    {"corrected", offsetof(options, corrected), true},
-    {"unused",    offsetof(options, unused),    true},
-    {"approve",   offsetof(options, approve),   true},
-    {"reject",    offsetof(options, reject),    true},
-    {NULL, 0, false},
+    STATE_ARGS(options, at),
+    {"format",    offsetof(options, format),    ARGS_TEXT},
+    {"model",     offsetof(options, model),     ARGS_TEXT},
+    {"tag",       offsetof(options, tag),       ARGS_TEXT},
+    {"review",    offsetof(options, review),    ARGS_TEXT},
+    {"rating",    offsetof(options, rating),    ARGS_TEXT},
+    {"response",  offsetof(options, response),  ARGS_TEXT},
+    {"since",     offsetof(options, since),     ARGS_TEXT},
+    {"user",      offsetof(options, user),      ARGS_TEXT},
+    {"corrected", offsetof(options, corrected), ARGS_FLAG},
+    {"unused",    offsetof(options, unused),    ARGS_FLAG},
+    {"approve",   offsetof(options, approve),   ARGS_FLAG},
+    {"reject",    offsetof(options, reject),    ARGS_FLAG},
+    {NULL, 0, ARGS_TEXT},
 };
 /* clang-format on */
 
@@ -94,13 +90,6 @@ static const char *text_of(const json_t *o, const char *name)
     return s != NULL ? s : "";
 }
 
-static void print_json(const json_t *v)
-{
-    char *text = js_text(v, false);
-    puts(text);
-    free(text);
-}
-
 /* One line of text for a table: cut, and without anything that moves the cursor. */
 static void shorten(char dst[SHOWN + 1], const char *text)
 {
@@ -117,11 +106,8 @@ static int list_one(void *user, json_t *fb, hone_err *e)
     static const char *const ratings[] = {"down", "none", "up"};
     char when[32], said[SHOWN + 1];
     const json_t *rating = json_object_get(fb, "rating");
-    (void)e;
-    if (*(const bool *)user) {
-        print_json(fb);
-        return 0;
-    }
+    if (*(const bool *)user)
+        return state_print(fb, e);
     clock_iso8601(when, sizeof when, json_integer_value(json_object_get(fb, "updated")));
     const char *correction = text_of(json_object_get(fb, "correction"), "content");
     shorten(said, *correction != '\0' ? correction : text_of(fb, "comment"));
@@ -131,39 +117,35 @@ static int list_one(void *user, json_t *fb, hone_err *e)
     return 0;
 }
 
-static int do_list(store *s, const options *o, const char *actor, hone_err *e)
+static int do_list(const state_call *c, hone_err *e)
 {
     feedback_filter f;
-    bool json = o->json;
-    (void)actor;
-    int rc = take_filter(&f, o, e);
-    if (rc == 0 && !json)
+    int rc = take_filter(&f, c->options, e);
+    if (rc == 0 && !c->args->json)
         printf("%-36s %-19s %-5s %-9s %s\n", "ID", "UPDATED", "RATED", "REVIEW", "SAID");
-    return rc == 0 ? feedback_each(s, &f, list_one, &json, e) : rc;
+    return rc == 0 ? feedback_each(c->st, &f, list_one, (void *)&c->args->json, e) : rc;
 }
 
 static int export_one(void *user, json_t *fb, hone_err *e)
 {
-    json_t *out = json_array(), *row;
-    size_t i;
-    (void)e;
+    json_t *out = json_array();
+    int rc = 0;
     feedback_rows(*(feedback_format *)user, fb, out);
-    json_array_foreach (out, i, row) {
-        print_json(row);
-    }
+    for (size_t i = 0; rc == 0 && i < json_array_size(out); i++)
+        rc = state_print(json_array_get(out, i), e);
     json_decref(out);
-    return ferror(stdout) ? hone_fail(e, HONE_EIO, "standard output: cannot write") : 0;
+    return rc;
 }
 
-static int do_export(store *s, const options *o, const char *actor, hone_err *e)
+static int do_export(const state_call *c, hone_err *e)
 {
+    const options *o = c->options;
     feedback_filter f;
     feedback_format format = FEEDBACK_RAW;
-    (void)actor;
     int rc = take_filter(&f, o, e);
     if (rc == 0 && o->format != NULL)
         rc = feedback_format_by_name(&format, o->format, e);
-    return rc == 0 ? feedback_each(s, &f, export_one, &format, e) : rc;
+    return rc == 0 ? feedback_each(c->st, &f, export_one, &format, e) : rc;
 }
 
 /* ---- import, review, erase ---- */
@@ -186,19 +168,19 @@ static int import_line(store *s, const char *text, size_t len, const char *actor
     return rc == 0 ? 0 : hone_fail_at(e, "line %d", t->lines);
 }
 
-static int do_import(store *s, const options *o, const char *actor, hone_err *e)
+static int do_import(const state_call *c, hone_err *e)
 {
     char *data;
     size_t len;
     tally t = {0};
-    int rc = file_read(&data, &len, o->words[0], MAX_IMPORT, e);
+    int rc = file_read(&data, &len, c->word[0], MAX_IMPORT, e);
     if (rc != 0)
         return rc;
     for (char *at = data; rc == 0 && at < data + len;) {
         char *end = memchr(at, '\n', (size_t)(data + len - at));
         size_t n = end != NULL ? (size_t)(end - at) : (size_t)(data + len - at);
         if (strspn(at, " \t\r") < n)
-            rc = import_line(s, at, n, actor, &t, e);
+            rc = import_line(c->st, at, n, c->actor, &t, e);
         else
             t.lines++;
         at += n + 1;
@@ -206,83 +188,50 @@ static int do_import(store *s, const options *o, const char *actor, hone_err *e)
     free(data);
     fprintf(stderr, "%d new of %d lines%s\n", t.added, t.lines,
             rc != 0 ? "; what came before the error stays" : "");
-    return rc == 0 ? 0 : hone_fail_at(e, "%s", o->words[0]);
+    return rc == 0 ? 0 : hone_fail_at(e, "%s", c->word[0]);
 }
 
-static int do_review(store *s, const options *o, const char *actor, hone_err *e)
+static int do_review(const state_call *c, hone_err *e)
 {
+    const options *o = c->options;
     int rc = 0;
     if (o->approve == o->reject)
         return hone_fail(e, HONE_EINVAL, "say --approve or --reject");
-    for (int i = 0; rc == 0 && i < o->n_words; i++)
-        rc = feedback_review(s, o->words[i], o->approve ? "approved" : "rejected", actor, e);
+    for (int i = 0; rc == 0 && i < c->n_words; i++)
+        rc = feedback_review(c->st, c->word[i], o->approve ? "approved" : "rejected", c->actor, e);
     return rc;
 }
 
-static int do_erase(store *s, const options *o, const char *actor, hone_err *e)
+static int do_erase(const state_call *c, hone_err *e)
 {
+    const options *o = c->options;
     char hash[33];
     json_t *receipt;
     if (o->user == NULL)
         return hone_fail(e, HONE_EINVAL, "say --user NAME, the 'user' that the requests carried");
-    requests_user_hash(s, o->user, hash);
-    int rc = requests_erase_user(s, hash, actor, &receipt, e);
+    requests_user_hash(c->st, o->user, hash);
+    int rc = requests_erase_user(c->st, hash, c->actor, &receipt, e);
     if (rc == 0)
-        print_json(receipt);
+        rc = state_print(receipt, e);
     json_decref(receipt);
     return rc;
 }
 
-/* ---- the verbs ---- */
-
-typedef struct verb {
-    const char *name;
-    int (*run)(store *s, const options *o, const char *actor, hone_err *e);
-    int min_words, max_words;
-    bool makes_state;
-} verb;
-
 /* clang-format off */
-static const verb verbs[] = {
-    {"list",   do_list,   0, 0,         false},
-    {"export", do_export, 0, 0,         false},
-    {"import", do_import, 1, 1,         true},
-    {"review", do_review, 1, MAX_WORDS, false},
-    {"erase",  do_erase,  0, 0,         false},
+static const state_verb verbs[] = {
+    {"list",   do_list,   0, 0,               NULL,               false},
+    {"export", do_export, 0, 0,               NULL,               false},
+    {"import", do_import, 1, 1,               "a file",           true},
+    {"review", do_review, 1, STATE_MAX_WORDS, "ids of feedback",  false},
+    {"erase",  do_erase,  0, 0,               NULL,               false},
+    {NULL, NULL, 0, 0, NULL, false},
 };
 /* clang-format on */
-
-static const verb *find_verb(const char *name)
-{
-    for (size_t i = 0; i < sizeof verbs / sizeof *verbs; i++)
-        if (strcmp(verbs[i].name, name) == 0)
-            return &verbs[i];
-    return NULL;
-}
 
 static int run(int argc, char **argv)
 {
     options o = {0};
-    hone_err e = {0};
-    store *s;
-    if (argc < 2)
-        return cmd_usage(&cmd_feedback, "what should be done: list, export, import, review or "
-                                        "erase?");
-    const verb *v = find_verb(argv[1]);
-    if (v == NULL)
-        return cmd_usage(&cmd_feedback, "no verb '%s'", argv[1]);
-    if (args_parse(rows, &o, argc - 1, argv + 1, o.words, v->max_words, &o.n_words, &e) != 0)
-        return cmd_usage(&cmd_feedback, "%s", e.msg);
-    if (o.n_words < v->min_words)
-        return cmd_usage(&cmd_feedback, "%s needs an argument", v->name);
-    int rc = state_open(&s, o.config, o.state, !v->makes_state, &e);
-    if (rc == 0) {
-        char *actor = state_actor();
-        rc = v->run(s, &o, actor, &e);
-        free(actor);
-    }
-    store_close(s);
-    return rc == 0 ? 0 : cmd_failed(&e);
+    return state_run(&cmd_feedback, verbs, rows, &o, &o.at, argc, argv);
 }
 
 const cmd cmd_feedback = {
@@ -291,9 +240,7 @@ const cmd cmd_feedback = {
     "       hone feedback export --format raw|kto|dpo|sft [filters] > FILE.jsonl\n"
     "       hone feedback import FILE.jsonl\n"
     "       hone feedback review --approve|--reject ID...\n"
-    "       hone feedback erase --user NAME\n\n"
-    "  --config FILE   the appliance's settings (hone.yaml when it is there)\n"
-    "  --state DIR     its state directory, without settings\n"
+    "       hone feedback erase --user NAME\n\n" STATE_HELP
     "filters: --model NAME --tag TAG --review pending|approved|rejected --rating up|none|down\n"
     "         --response ID --since 2026-01-31 --corrected --unused (by any training run)\n\n"
     "kto, dpo and sft are the formats of TRL. A line of an import is a raw export's, or has\n"

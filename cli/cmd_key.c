@@ -3,7 +3,6 @@
 #include "cli/cmd.h"
 #include "cli/state.h"
 #include "core/base/clock.h"
-#include "core/base/js.h"
 #include "core/base/mem.h"
 #include "serve/store/keys.h"
 
@@ -15,31 +14,27 @@
 #include <string.h>
 
 typedef struct options {
-    const char *config, *state;
+    state_args at;
     const char *name, *owner, *role, *scopes, *models, *env, *expires, *grace;
     const char *rpm, *tpm, *parallel, *daily;
-    bool json;
-    const char *id; /* the key that is meant */
 } options;
 
 /* clang-format off */
 static const args_row rows[] = {
-    {"config",       offsetof(options, config),   false},
-    {"state",        offsetof(options, state),    false},
-    {"name",         offsetof(options, name),     false},
-    {"owner",        offsetof(options, owner),    false},
-    {"role",         offsetof(options, role),     false},
-    {"scopes",       offsetof(options, scopes),   false},
-    {"models",       offsetof(options, models),   false},
-    {"env",          offsetof(options, env),      false},
-    {"expires",      offsetof(options, expires),  false},
-    {"grace",        offsetof(options, grace),    false},
-    {"rpm",          offsetof(options, rpm),      false},
-    {"tpm",          offsetof(options, tpm),      false},
-    {"max-parallel", offsetof(options, parallel), false},
-    {"daily-tokens", offsetof(options, daily),    false},
-    {"json",         offsetof(options, json),     true},
-    {NULL, 0, false},
+    STATE_ARGS(options, at),
+    {"name",         offsetof(options, name),     ARGS_TEXT},
+    {"owner",        offsetof(options, owner),    ARGS_TEXT},
+    {"role",         offsetof(options, role),     ARGS_TEXT},
+    {"scopes",       offsetof(options, scopes),   ARGS_TEXT},
+    {"models",       offsetof(options, models),   ARGS_TEXT},
+    {"env",          offsetof(options, env),      ARGS_TEXT},
+    {"expires",      offsetof(options, expires),  ARGS_TEXT},
+    {"grace",        offsetof(options, grace),    ARGS_TEXT},
+    {"rpm",          offsetof(options, rpm),      ARGS_TEXT},
+    {"tpm",          offsetof(options, tpm),      ARGS_TEXT},
+    {"max-parallel", offsetof(options, parallel), ARGS_TEXT},
+    {"daily-tokens", offsetof(options, daily),    ARGS_TEXT},
+    {NULL, 0, ARGS_TEXT},
 };
 /* clang-format on */
 
@@ -151,22 +146,22 @@ static json_t *key_json(const api_key *k)
     return o;
 }
 
-static void print_json(json_t *o)
+static int print_key(json_t *o, hone_err *e)
 {
-    char *text = js_text(o, false);
-    puts(text);
-    free(text);
+    int rc = state_print(o, e);
     json_decref(o);
+    return rc;
 }
 
 /* The one time that the whole key is seen: alone on standard output, so that a script can take it.
  */
-static void show_new(const api_key *k, char *text, bool json)
+static int show_new(const api_key *k, char *text, bool json, hone_err *e)
 {
+    int rc = 0;
     if (json) {
         json_t *o = key_json(k);
         json_object_set_new(o, "key", json_string(text));
-        print_json(o);
+        rc = print_key(o, e);
     } else {
         char scopes[256];
         keys_scopes_text(k->scopes, scopes, sizeof scopes);
@@ -174,6 +169,7 @@ static void show_new(const api_key *k, char *text, bool json)
         puts(text);
     }
     sodium_memzero(text, KEYS_TEXT);
+    return rc;
 }
 
 static const char *standing(const api_key *k)
@@ -186,11 +182,8 @@ static const char *standing(const api_key *k)
 static int print_row(void *user, const api_key *k, hone_err *e)
 {
     char scopes[256], used[32] = "never";
-    (void)e;
-    if (*(bool *)user) {
-        print_json(key_json(k));
-        return 0;
-    }
+    if (*(const bool *)user)
+        return print_key(key_json(k), e);
     keys_scopes_text(k->scopes, scopes, sizeof scopes);
     if (k->last_used_ms != 0)
         clock_iso8601(used, sizeof used, k->last_used_ms);
@@ -201,95 +194,58 @@ static int print_row(void *user, const api_key *k, hone_err *e)
 
 /* ---- the verbs ---- */
 
-static int do_create(store *s, const options *o, const char *actor, hone_err *e)
+static int do_create(const state_call *c, hone_err *e)
 {
     api_key want = {0}, made;
     char text[KEYS_TEXT + 1];
-    int rc = take_key(&want, o, e);
+    int rc = take_key(&want, c->options, e);
     if (rc == 0)
-        rc = keys_create(s, &want, actor, &made, text, e);
-    if (rc == 0)
-        show_new(&made, text, o->json);
-    return rc;
+        rc = keys_create(c->st, &want, c->actor, &made, text, e);
+    return rc == 0 ? show_new(&made, text, c->args->json, e) : rc;
 }
 
-static int do_list(store *s, const options *o, const char *actor, hone_err *e)
+static int do_list(const state_call *c, hone_err *e)
 {
-    bool json = o->json;
-    (void)actor;
-    if (!json)
+    if (!c->args->json)
         printf("%-10s %-20s %-8s %-8s %-26s %s\n", "ID", "NAME", "ROLE", "STATE", "LAST USED",
                "SCOPES");
-    return keys_each(s, print_row, &json, e);
+    return keys_each(c->st, print_row, (void *)&c->args->json, e);
 }
 
-static int do_rotate(store *s, const options *o, const char *actor, hone_err *e)
+static int do_rotate(const state_call *c, hone_err *e)
 {
+    const options *o = c->options;
     api_key made;
     char text[KEYS_TEXT + 1];
     int64_t grace = 0;
     int rc = o->grace != NULL ? take_duration(&grace, o->grace, "grace", e) : 0;
     if (rc == 0)
-        rc = keys_rotate(s, o->id, grace, actor, &made, text, e);
-    if (rc == 0)
-        show_new(&made, text, o->json);
-    return rc;
+        rc = keys_rotate(c->st, c->word[0], grace, c->actor, &made, text, e);
+    return rc == 0 ? show_new(&made, text, c->args->json, e) : rc;
 }
 
-static int do_revoke(store *s, const options *o, const char *actor, hone_err *e)
+static int do_revoke(const state_call *c, hone_err *e)
 {
-    int rc = keys_revoke(s, o->id, actor, e);
+    int rc = keys_revoke(c->st, c->word[0], c->actor, e);
     if (rc == 0)
-        fprintf(stderr, "key %s is revoked\n", o->id);
+        fprintf(stderr, "key %s is revoked\n", c->word[0]);
     return rc;
 }
-
-typedef struct verb {
-    const char *name;
-    int (*run)(store *s, const options *o, const char *actor, hone_err *e);
-    bool takes_id;
-} verb;
 
 /* clang-format off */
-static const verb verbs[] = {
-    {"create", do_create, false},
-    {"list",   do_list,   false},
-    {"rotate", do_rotate, true},
-    {"revoke", do_revoke, true},
+static const state_verb verbs[] = {
+    {"create", do_create, 0, 0, NULL,              true},
+    {"list",   do_list,   0, 0, NULL,              false},
+    {"rotate", do_rotate, 1, 1, "the id of a key", false},
+    {"revoke", do_revoke, 1, 1, "the id of a key", false},
+    {NULL, NULL, 0, 0, NULL, false},
 };
 /* clang-format on */
-
-static const verb *find_verb(const char *name)
-{
-    for (size_t i = 0; i < sizeof verbs / sizeof *verbs; i++)
-        if (strcmp(verbs[i].name, name) == 0)
-            return &verbs[i];
-    return NULL;
-}
 
 static int run(int argc, char **argv)
 {
     options o = {0};
-    hone_err e = {0};
-    int n = 0;
-    store *s;
-    if (argc < 2)
-        return cmd_usage(&cmd_key, "what should be done: create, list, rotate or revoke?");
-    const verb *v = find_verb(argv[1]);
-    if (v == NULL)
-        return cmd_usage(&cmd_key, "no verb '%s'", argv[1]);
-    if (args_parse(rows, &o, argc - 1, argv + 1, &o.id, v->takes_id ? 1 : 0, &n, &e) != 0)
-        return cmd_usage(&cmd_key, "%s", e.msg);
-    if (v->takes_id && n == 0)
-        return cmd_usage(&cmd_key, "%s takes the id of a key", v->name);
-    int rc = state_open(&s, o.config, o.state, v->run != do_create, &e);
-    if (rc == 0) {
-        char *actor = state_actor();
-        rc = v->run(s, &o, actor, &e);
-        free(actor);
-    }
-    store_close(s);
-    return rc == 0 ? 0 : cmd_failed(&e);
+    return state_run(&cmd_key, verbs, rows, &o, &o.at, argc, argv);
 }
 
 const cmd cmd_key = {
@@ -299,10 +255,7 @@ const cmd cmd_key = {
     "                       [--daily-tokens N] [--expires 30d] [--owner WHO] [--env live]\n"
     "       hone key list\n"
     "       hone key rotate ID [--grace 24h]\n"
-    "       hone key revoke ID\n\n"
-    "  --config FILE   the appliance's settings (hone.yaml when it is there)\n"
-    "  --state DIR     its state directory, without settings\n"
-    "  --json          one JSON object a key\n\n"
+    "       hone key revoke ID\n\n" STATE_HELP "\n"
     "Scopes: infer, models:read, feedback:write, feedback:read, train, adapters:write,\n"
     "keys:admin, metrics:read. The key is printed once, on standard output; only a keyed hash\n"
     "of it is stored. After a rotation the old secret works until the grace time is over.\n\n"

@@ -1,28 +1,27 @@
-/* hone registry: what has been made, what is live, and moving it. */
+/* hone registry: what has been made, what is live, who signed it, and moving it. */
 #include "cli/args.h"
 #include "cli/cmd.h"
 #include "cli/state.h"
 #include "core/base/clock.h"
-#include "core/base/mem.h"
+#include "core/base/file.h"
+#include "serve/loop/verify.h"
+#include "serve/store/audit.h"
 #include "serve/store/registry.h"
 
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 
 typedef struct options {
-    const char *config, *state, *reason, *to;
-    bool json;
+    state_args at;
+    const char *reason, *to;
 } options;
 
 /* clang-format off */
 static const args_row rows[] = {
-    {"config", offsetof(options, config), ARGS_TEXT},
-    {"state",  offsetof(options, state),  ARGS_TEXT},
+    STATE_ARGS(options, at),
     {"reason", offsetof(options, reason), ARGS_TEXT},
     {"to",     offsetof(options, to),     ARGS_TEXT},
-    {"json",   offsetof(options, json),   ARGS_FLAG},
     {NULL, 0, ARGS_TEXT},
 };
 /* clang-format on */
@@ -48,14 +47,14 @@ static void print_time(const json_t *o, const char *key)
     printf("%-25s ", t);
 }
 
-static int list(store *st, const options *o, hone_err *e)
+static int do_list(const state_call *c, hone_err *e)
 {
     json_t *all, *row;
     size_t i;
-    int rc = registry_list(st, &all, e);
+    int rc = registry_list(c->st, &all, e);
     if (rc != 0)
         return rc;
-    if (o->json) {
+    if (c->args->json) {
         print_json(all);
     } else {
         json_array_foreach (json_object_get(all, "aliases"), i, row) {
@@ -75,14 +74,21 @@ static int list(store *st, const options *o, hone_err *e)
     return 0;
 }
 
-static int show(store *st, const char *digest, hone_err *e)
+/* By its digest, or what is live. */
+static int find(registry_artefact *a, const state_call *c, hone_err *e)
+{
+    return c->n_words > 0 ? registry_find(c->st, c->word[0], a, e)
+                          : registry_alias(c->st, "live", a, e);
+}
+
+static int do_show(const state_call *c, hone_err *e)
 {
     registry_artefact a;
-    int rc = digest != NULL ? registry_find(st, digest, &a, e) : registry_alias(st, "live", &a, e);
+    int rc = find(&a, c, e);
     if (rc != 0)
         return rc;
     json_t *history = NULL;
-    rc = registry_history(st, "live", &history, e);
+    rc = registry_history(c->st, "live", &history, e);
     json_t *o =
         json_pack("{s:s, s:s, s:s, s:s?, s:s?, s:I, s:O?, s:o?}", "digest", a.digest, "kind",
                   a.kind, "path", a.path, "base", a.base, "run", a.run_id, "created_ms",
@@ -93,86 +99,162 @@ static int show(store *st, const char *digest, hone_err *e)
     return rc;
 }
 
-static int move(store *st, const registry_artefact *to, const options *o, const char *what,
-                hone_err *e)
+/* ---- signatures ---- */
+
+static int verify_one(const state_call *c, const char *digest, const sign_trust *t, hone_err *e)
 {
-    registry_artefact now;
-    char *by = state_actor();
-    int rc = registry_alias(st, "live", &now, e);
+    registry_artefact a;
+    verify_report v;
+    int rc = registry_find(c->st, digest, &a, e);
+    if (rc == 0)
+        rc = verify_artefact(&v, &a, t, e);
+    if (rc == 0 && v.key_id[0] != '\0')
+        printf("%.12s  ok, signed by key %.16s\n", a.digest, v.key_id);
+    else if (rc == 0)
+        printf("%.12s  ok, not signed\n", a.digest);
+    registry_artefact_free(&a);
+    return rc;
+}
+
+/* Every one is looked at, whatever the others are. */
+static int verify_all(const state_call *c, const sign_trust *t, hone_err *e)
+{
+    json_t *all, *row;
+    size_t i;
+    int bad = 0;
+    int rc = registry_list(c->st, &all, e);
+    if (rc != 0)
+        return rc;
+    const json_t *list = json_object_get(all, "artefacts");
+    json_array_foreach (list, i, row) {
+        hone_err why = {0};
+        if (verify_one(c, text(row, "digest"), t, &why) != 0) {
+            printf("%.12s  REFUSED: %s\n", text(row, "digest"), why.msg);
+            bad++;
+        }
+    }
+    if (bad > 0)
+        rc = hone_fail(e, HONE_EFORMAT, "%d of %zu artefacts are not what was registered", bad,
+                       json_array_size(list));
+    json_decref(all);
+    return rc;
+}
+
+static int do_verify(const state_call *c, hone_err *e)
+{
+    sign_trust t;
+    int rc = state_trust(&t, c->st, c->args, e);
+    if (rc == 0)
+        rc = c->n_words > 0 ? verify_one(c, c->word[0], &t, e) : verify_all(c, &t, e);
+    sign_trust_close(&t);
+    return rc;
+}
+
+static int do_sign(const state_call *c, hone_err *e)
+{
+    sign_report r;
+    const char *dir = c->word[0];
+    const char *name = *path_base(dir) != '\0' ? path_base(dir) : dir;
+    int rc = sign_dir(dir, name, store_dir(c->st), &r, e);
+    if (rc == 0)
+        rc = audit_append(
+            c->st, &(audit_event){.action = "model.sign", .actor = c->actor, .target = r.root}, e);
+    if (rc == 0)
+        printf("%s: %lld files signed by key %.16s, root %.12s\n", dir, (long long)r.n_files,
+               r.key_id, r.root);
+    return rc;
+}
+
+static int do_key(const state_call *c, hone_err *e)
+{
+    sign_public own;
+    int rc = sign_public_own(&own, store_dir(c->st), e);
+    if (rc != 0)
+        return rc;
+    char *pem = sign_public_pem(&own);
+    fprintf(stderr, "key %s\n", own.id);
+    fputs(pem, stdout);
+    free(pem);
+    return 0;
+}
+
+/* ---- moving ---- */
+
+static int move(const state_call *c, const registry_artefact *to, const char *what, hone_err *e)
+{
+    const options *o = c->options;
+    registry_artefact now = {0};
+    verify_report v;
+    sign_trust t;
+    int rc = state_trust(&t, c->st, c->args, e);
+    if (rc == 0)
+        rc = verify_artefact(&v, to, &t, e);
+    sign_trust_close(&t);
+    if (rc != 0)
+        return rc;
+    rc = registry_alias(c->st, "live", &now, e);
     const char *expected = rc == 0 ? now.digest : "";
     if (rc == 0 || rc == HONE_ENOTFOUND)
-        rc = registry_alias_move(st, "live", to->digest, expected, by,
+        rc = registry_alias_move(c->st, "live", to->digest, expected, c->actor,
                                  o->reason != NULL ? o->reason : what, e);
     if (rc == 0)
         printf("live -> %.12s (was %.12s)\n", to->digest, *expected ? expected : "unset");
     registry_artefact_free(&now);
-    free(by);
     return rc;
 }
 
-static int promote(store *st, const char *digest, const options *o, hone_err *e)
+static int do_promote(const state_call *c, hone_err *e)
 {
     registry_artefact a;
-    int rc = registry_find(st, digest, &a, e);
+    int rc = registry_find(c->st, c->word[0], &a, e);
     if (rc == 0)
-        rc = move(st, &a, o, "promoted by hand", e);
+        rc = move(c, &a, "promoted by hand", e);
     registry_artefact_free(&a);
     return rc;
 }
 
-static int rollback(store *st, const options *o, hone_err *e)
+static int do_rollback(const state_call *c, hone_err *e)
 {
+    const options *o = c->options;
     registry_artefact a;
-    int rc = o->to != NULL ? registry_find(st, o->to, &a, e) : registry_previous(st, "live", &a, e);
+    int rc = o->to != NULL ? registry_find(c->st, o->to, &a, e)
+                           : registry_previous(c->st, "live", &a, e);
     if (rc == 0)
-        rc = move(st, &a, o, "rolled back", e);
+        rc = move(c, &a, "rolled back", e);
     registry_artefact_free(&a);
     return rc;
 }
 
-static int dispatch(store *st, const options *o, const char *verb, const char *digest, hone_err *e)
-{
-    if (strcmp(verb, "list") == 0)
-        return list(st, o, e);
-    if (strcmp(verb, "show") == 0)
-        return show(st, digest, e);
-    if (strcmp(verb, "promote") == 0)
-        return promote(st, digest, o, e);
-    return rollback(st, o, e);
-}
+/* clang-format off */
+static const state_verb verbs[] = {
+    {"list",     do_list,     0, 0, NULL,                        false},
+    {"show",     do_show,     0, 1, NULL,                        false},
+    {"verify",   do_verify,   0, 1, NULL,                        false},
+    {"promote",  do_promote,  1, 1, "the digest of an artefact", false},
+    {"rollback", do_rollback, 0, 0, NULL,                        false},
+    {"sign",     do_sign,     1, 1, "a model's directory",       true},
+    {"key",      do_key,      0, 0, NULL,                        true},
+    {NULL, NULL, 0, 0, NULL, false},
+};
+/* clang-format on */
 
 static int run(int argc, char **argv)
 {
-    static const char *const verbs = " list show promote rollback ";
     options o = {0};
-    hone_err e = {0};
-    const char *rest[2] = {NULL, NULL};
-    int n_rest;
-    if (args_parse(rows, &o, argc, argv, rest, 2, &n_rest, &e) != 0)
-        return cmd_usage(&cmd_registry, "%s", e.msg);
-    char *word = mem_printf(" %s ", n_rest > 0 ? rest[0] : "");
-    bool known = n_rest > 0 && strstr(verbs, word) != NULL;
-    free(word);
-    if (!known)
-        return cmd_usage(&cmd_registry, "say list, show, promote or rollback");
-    if (strcmp(rest[0], "promote") == 0 && n_rest < 2)
-        return cmd_usage(&cmd_registry, "promote needs the digest of an artefact");
-    store *st;
-    int rc = state_open(&st, o.config, o.state, true, &e);
-    if (rc == 0)
-        rc = dispatch(st, &o, rest[0], rest[1], &e);
-    store_close(st);
-    return rc == 0 ? 0 : cmd_failed(&e);
+    return state_run(&cmd_registry, verbs, rows, &o, &o.at, argc, argv);
 }
 
 const cmd cmd_registry = {
-    "registry", run, "list, show, promote or roll back artefacts",
-    "usage: hone registry list|show [DIGEST]|promote DIGEST|rollback [--to DIGEST] [options]\n"
-    "\n"
-    "A running server follows the alias `live` within a second and drops no request.\n"
-    "\n"
-    "  --config FILE | --state DIR   whose registry (default: ./hone.yaml, else ./state)\n"
-    "  --reason TEXT                 kept in the history of the alias\n"
-    "  --json                        (list) as JSON\n"
-    "\n"
+    "registry", run, "list, show, verify, promote or roll back artefacts",
+    "usage: hone registry list [--json]\n"
+    "       hone registry show [DIGEST]              what it was made of (of what is live)\n"
+    "       hone registry verify [DIGEST]            digest and signature (of all)\n"
+    "       hone registry promote DIGEST [--reason TEXT]\n"
+    "       hone registry rollback [--to DIGEST] [--reason TEXT]\n"
+    "       hone registry sign DIR                   signs a model with this appliance's key\n"
+    "       hone registry key > appliance.pem        the public half of that key\n\n"
+    "A running server follows the alias `live` within a second and drops no request. Nothing is\n"
+    "loaded or promoted whose files are not what was registered, or whose signature is gone, does\n"
+    "not fit, or is of a key that is not trusted (trusted_keys).\n\n" STATE_HELP
+    "  --reason TEXT   kept in the history of the alias\n\n"
     "example: hone registry rollback --reason 'wrong prices since noon'"};

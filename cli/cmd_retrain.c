@@ -60,10 +60,13 @@ static int retrain(const serve_conf *sc, const char *config, json_t **report, ho
     static const char *const dtypes[] = {"bf16", "f32", "bf16"};
     retrain_conf rc_conf;
     store *st = NULL;
+    sign_trust trust = {0};
     char *dir = path_dir(config), *by = state_actor();
     int rc = retrain_conf_read(&rc_conf, sc->retrain, dir, e);
     if (rc == 0)
         rc = store_open(&st, sc->state_dir, NULL, e);
+    if (rc == 0)
+        rc = sign_trust_open(&trust, sc->state_dir, sc->trusted_keys, sc->require_signature, e);
     if (rc == 0) {
         retrain_options o = {.st = st,
                              .state_dir = sc->state_dir,
@@ -73,9 +76,11 @@ static int retrain(const serve_conf *sc, const char *config, json_t **report, ho
                              .threads = (int)sc->threads,
                              .dtype = dtypes[sc->dtype],
                              .conf = &rc_conf,
+                             .trust = &trust,
                              .by = by};
         rc = retrain_run(report, &o, e);
     }
+    sign_trust_close(&trust);
     store_close(st);
     retrain_conf_free(&rc_conf);
     free(dir);

@@ -30,6 +30,7 @@ typedef struct appliance {
     const serve_conf *conf;
     hooks *hooks;
     store *store;
+    sign_trust trust;
     engine *engine;
     live *live;
     http_server *http;
@@ -48,6 +49,7 @@ static int start_engine(appliance *a, hone_err *e)
         return rc;
     const live_options lo = {.st = a->store,
                              .eng = a->engine,
+                             .trust = &a->trust,
                              .load = {.model_dir = c->model,
                                       .adapter_dir = c->adapter,
                                       .name = c->name,
@@ -65,6 +67,9 @@ static int start(appliance *a, hone_err *e)
     const store_options so = {.hooks = a->hooks};
     int rc = store_open(&a->store, a->conf->state_dir, &so, e);
     if (rc == 0)
+        rc = sign_trust_open(&a->trust, a->conf->state_dir, a->conf->trusted_keys,
+                             a->conf->require_signature, e);
+    if (rc == 0)
         rc = start_engine(a, e);
     if (rc != 0)
         return rc;
@@ -81,6 +86,7 @@ static void stop(appliance *a)
     http_server_stop(a->http);
     live_stop(a->live);
     engine_stop(a->engine);
+    sign_trust_close(&a->trust);
     store_close(a->store);
     hook_free(a->hooks);
 }

@@ -101,11 +101,12 @@ jq -r '.compare.metrics | to_entries[] |
 "$hone" eval --model examples/model --adapter "$work/adapter" --before \
     --data "$support/holdout.jsonl" --metrics perplexity --out "$work/answers.json"
 
-say "4. merge, with its proof"
-"$hone" merge --model examples/model --adapter "$work/adapter" --out "$work/model"
+say "4. merge, with its proof; signed with the key of the appliance"
+"$hone" merge --model examples/model --adapter "$work/adapter" --out "$work/model" \
+    --state "$work/state"
 
 say "5. serve behind a fresh key"
-settings=(model="$work/model" state_dir="$work/state")
+settings=(model="$work/model" state_dir="$work/state" require_signature=true)
 key=$("$hone" key create --name demo --role admin --state "$work/state" --json | jq -r .key)
 "$hone" serve examples/hone.yaml "${settings[@]}" 2>"$work/server.log" &
 server=$!

@@ -39,6 +39,14 @@ static int open_text(served *s, const served_options *o, hone_err *e)
     return gen_load_defaults(&s->defaults, o->model_dir, e);
 }
 
+static int digest_of(char out[65], const char *known, const char *dir, hone_err *e)
+{
+    if (known == NULL || known[0] == '\0')
+        return model_dir_digest(out, dir, e);
+    memcpy(out, known, 65);
+    return 0;
+}
+
 static int open_weights(served *s, const served_options *o, hone_err *e)
 {
     struct served_private *own = s->own;
@@ -47,7 +55,7 @@ static int open_weights(served *s, const served_options *o, hone_err *e)
                        &(kern_open_args){.threads = o->threads}, why);
     if (rc != 0)
         return hone_fail(e, rc, "%s", why);
-    rc = model_dir_digest(s->model_digest, o->model_dir, e);
+    rc = digest_of(s->model_digest, o->model_digest, o->model_dir, e);
     if (rc == 0)
         rc = model_open(&s->model, o->model_dir,
                         &(model_options){.dev = own->dev, .dtype = o->dtype}, e);
@@ -56,7 +64,7 @@ static int open_weights(served *s, const served_options *o, hone_err *e)
     rc = adapter_open(&own->adapter, o->adapter_dir, s->model, false, s->model_digest,
                       s->chat != NULL ? chat_digest(s->chat) : NULL, e);
     if (rc == 0)
-        rc = model_dir_digest(s->adapter_digest, o->adapter_dir, e);
+        rc = digest_of(s->adapter_digest, o->adapter_digest, o->adapter_dir, e);
     return rc;
 }
 

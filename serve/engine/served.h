@@ -19,12 +19,16 @@ typedef struct served_options {
     int max_seqs;
     int block_tokens; /* 0: 16 */
     int64_t context;  /* 0: the model's own max_position_embeddings */
+    /* Digests that somebody has just proved, so that the files need not be read for them again;
+     * NULL: they are computed. */
+    const char *model_digest, *adapter_digest;
 } served_options;
 
 typedef struct served {
     /* read-only for everybody */
     char *name, *model_dir, *adapter_dir;
     char model_digest[65], adapter_digest[65]; /* adapter_digest "" without one */
+    char signed_by[65]; /* id of the key that signed what is served; "" when it is not signed */
     const tok *tok;
     const chat *chat;    /* NULL: the model has no chat template (chat requests are refused) */
     gen_params defaults; /* from generation_config.json */

@@ -6,12 +6,13 @@
 
 static json_t *describe(const served *m)
 {
-    return json_pack("{s:s, s:s, s:I, s:s, s:I, s:s, s:s?, s:s?, s:s?}", "id", m->name, "object",
-                     "model", "created", (json_int_t)m->created_unix, "owned_by", "hone",
+    return json_pack("{s:s, s:s, s:I, s:s, s:I, s:s, s:s?, s:s?, s:s?, s:s?}", "id", m->name,
+                     "object", "model", "created", (json_int_t)m->created_unix, "owned_by", "hone",
                      "max_model_len", (json_int_t)m->context, "model_digest", m->model_digest,
                      "adapter_digest", m->adapter_digest[0] != '\0' ? m->adapter_digest : NULL,
                      "template_digest", m->chat != NULL ? chat_digest(m->chat) : NULL,
-                     "tokenizer_digest", m->tok != NULL ? tok_digest(m->tok) : NULL);
+                     "tokenizer_digest", m->tok != NULL ? tok_digest(m->tok) : NULL, "signed_by",
+                     m->signed_by[0] != '\0' ? m->signed_by : NULL);
 }
 
 static bool visible(const http_req *r, const served *m)

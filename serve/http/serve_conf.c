@@ -55,6 +55,8 @@ const conf_row serve_conf_rows[] = {
     {"retention_days", NULL, CONF_INT, AT(retention_days), "90", 0, 36500, NULL, "days until a stored request is deleted; 0: never"},
     {"feedback_token_hours", NULL, CONF_INT, AT(feedback_token_hours), "24", 1, 8760, NULL, "how long the token of an answer may rate it"},
     {"vllm_metric_names", NULL, CONF_BOOL, AT(vllm_metric_names), "false", 0, 0, NULL, "also give the metrics that vLLM has under its names"},
+    {"require_signature", NULL, CONF_BOOL, AT(require_signature), "false", 0, 0, NULL, "serve and promote signed models only; else a model without a signature is served and said to have none"},
+    {"trusted_keys", NULL, CONF_LIST, AT(trusted_keys), NULL, 0, 0, NULL, "public keys (PEM files) whose signatures count beside the appliance's own"},
 
     {"retrain", NULL, CONF_JSON, AT(retrain), NULL, 0, 0, NULL, "policy of retraining"},
     {"plugins", NULL, CONF_JSON, AT(plugins), NULL, 0, 0, NULL, "plugins and scripts to load"},
@@ -70,6 +72,15 @@ char *serve_conf_path(const char *conf_path, const char *file)
     char *path = path_join(dir, file);
     free(dir);
     return path;
+}
+
+static void resolve_list(json_t *list, const char *conf_path)
+{
+    for (size_t i = 0; i < json_array_size(list); i++) {
+        char *path = serve_conf_path(conf_path, json_string_value(json_array_get(list, i)));
+        json_array_set_new(list, i, json_string(path));
+        free(path);
+    }
 }
 
 static void resolve(char **field, const char *conf_path)
@@ -122,6 +133,8 @@ int serve_conf_load(serve_conf *c, const char *path, char *const *overrides, int
     char **const paths[] = {&c->model, &c->adapter, &c->tls_cert, &c->tls_key, &c->state_dir};
     for (size_t i = 0; rc == 0 && i < sizeof paths / sizeof *paths; i++)
         resolve(paths[i], path);
+    if (rc == 0)
+        resolve_list(c->trusted_keys, path);
     for (int i = 0; rc == 0 && i < n; i++)
         rc = override(c, overrides[i], e);
     return rc;

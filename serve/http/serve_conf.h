@@ -32,6 +32,8 @@ typedef struct serve_conf {
     int log_prompts; /* serve_log_prompts */
     int64_t retention_days, feedback_token_hours;
     bool vllm_metric_names;
+    bool require_signature; /* what is trusted */
+    json_t *trusted_keys;
 
     json_t *retrain, *plugins; /* read by others */
 } serve_conf;

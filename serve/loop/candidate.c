@@ -69,8 +69,21 @@ static int train(round *r, const char *out_dir, hone_err *e)
     return rc;
 }
 
-/* Moves a finished directory to <state>/<kind>/<digest>; one that stands there already is the same
- * thing. */
+/* What a round that was killed has left under the same digest is not finished; what is registered
+ * is. */
+static int put(const round *r, const char *made, const char *to, const char *digest, hone_err *e)
+{
+    registry_artefact known;
+    hone_err none = {0};
+    int rc = registry_find(r->o->st, digest, &known, &none);
+    registry_artefact_free(&known);
+    if (rc == 0 && file_exists(to))
+        return dir_remove(made, e);
+    rc = dir_remove(to, e);
+    return rc == 0 ? dir_rename(made, to, e) : rc;
+}
+
+/* Moves a finished directory to <state>/<kind>/<digest>. */
 static int place(round *r, const char *made, const char *kind, const char *folder, hone_err *e)
 {
     registry_artefact *a = &r->candidate;
@@ -80,7 +93,7 @@ static int place(round *r, const char *made, const char *kind, const char *folde
         rc = dir_make(parent, e);
     if (rc == 0) {
         to = path_join(parent, a->digest);
-        rc = file_exists(to) ? dir_remove(made, e) : dir_rename(made, to, e);
+        rc = put(r, made, to, a->digest, e);
     }
     if (rc == 0) {
         a->kind = mem_strdup(kind);

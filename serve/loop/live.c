@@ -4,6 +4,7 @@
 #include "core/base/log.h"
 #include "core/base/mem.h"
 #include "core/model/digest.h"
+#include "serve/loop/verify.h"
 
 #include <pthread.h>
 #include <stdio.h>
@@ -21,25 +22,26 @@ struct live {
     live_status status;
 };
 
-int live_bootstrap(store *st, const char *model_dir, const char *adapter_dir, hone_err *e)
+static int register_configured(store *st, const char *model_dir, const char *adapter_dir,
+                               const sign_trust *t, hone_err *e)
 {
-    registry_artefact a;
-    hone_err none = {0};
-    int rc = registry_alias(st, "live", &a, &none);
-    registry_artefact_free(&a);
-    if (rc == 0)
-        return 0;
-    if (rc != HONE_ENOTFOUND)
-        return hone_fail(e, rc, "%s", none.msg);
-    char digest[65];
     bool adapted = adapter_dir != NULL && *adapter_dir != '\0';
-    rc = model_dir_digest(digest, adapted ? adapter_dir : model_dir, e);
+    const char *dir = adapted ? adapter_dir : model_dir;
+    char digest[65];
+    sign_report sig;
+    hone_err why = {0};
+    int rc = model_dir_digest(digest, dir, e);
+    int signed_rc = rc == 0 ? sign_dir_check(dir, t, &sig, &why) : 0;
+    if (rc == 0 && signed_rc != 0 && signed_rc != HONE_ENOTFOUND)
+        rc = hone_fail(e, signed_rc, "%s", why.msg);
     if (rc != 0)
         return rc;
     json_t *manifest = json_pack("{s:s}", "origin", "configured");
+    if (signed_rc == 0) /* by its key only: whoever configures it may sign it anew */
+        json_object_set_new(manifest, "signature", verify_signature_json(sig.key_id, NULL));
     registry_entry entry = {.digest = digest,
                             .kind = adapted ? "adapter" : "model",
-                            .path = adapted ? adapter_dir : model_dir,
+                            .path = dir,
                             .base = adapted ? model_dir : NULL,
                             .manifest = manifest,
                             .promote_by = "hone",
@@ -49,23 +51,36 @@ int live_bootstrap(store *st, const char *model_dir, const char *adapter_dir, ho
     return rc;
 }
 
-int live_open(served **out, const registry_artefact *a, const served_options *with, hone_err *e)
+int live_bootstrap(store *st, const char *model_dir, const char *adapter_dir, const sign_trust *t,
+                   hone_err *e)
 {
-    char now[65];
+    registry_artefact a;
+    hone_err none = {0};
+    int rc = registry_alias(st, "live", &a, &none);
+    registry_artefact_free(&a);
+    if (rc == HONE_ENOTFOUND)
+        return register_configured(st, model_dir, adapter_dir, t, e);
+    return rc == 0 ? 0 : hone_fail(e, rc, "%s", none.msg);
+}
+
+int live_open(served **out, const registry_artefact *a, const served_options *with,
+              const sign_trust *t, hone_err *e)
+{
     served_options o = *with;
+    verify_report v;
     bool adapted = strcmp(a->kind, "adapter") == 0;
     *out = NULL;
-    int rc = model_dir_digest(now, a->path, e);
-    if (rc == 0 && strcmp(now, a->digest) != 0)
-        rc = hone_fail(e, HONE_EFORMAT,
-                       "%s: its files have changed since it was registered (digest %.12s, was "
-                       "%.12s)",
-                       a->path, now, a->digest);
+    int rc = verify_artefact(&v, a, t, e);
     if (rc != 0)
         return rc;
     o.model_dir = adapted ? a->base : a->path;
     o.adapter_dir = adapted ? a->path : NULL;
-    return served_open(out, &o, e);
+    o.model_digest = adapted ? v.base_digest : a->digest;
+    o.adapter_digest = adapted ? a->digest : NULL;
+    rc = served_open(out, &o, e);
+    if (rc == 0)
+        memcpy((*out)->signed_by, v.key_id, sizeof v.key_id);
+    return rc;
 }
 
 static int load_current(live *l, hone_err *e)
@@ -74,9 +89,11 @@ static int load_current(live *l, hone_err *e)
     served *s = NULL;
     int rc = registry_alias(l->o.st, "live", &a, e);
     if (rc == 0 && strcmp(a.digest, l->status.digest) != 0) {
-        rc = live_open(&s, &a, &l->o.load, e);
+        rc = live_open(&s, &a, &l->o.load, l->o.trust, e);
         if (rc == 0) {
             engine_set_current(l->o.eng, s);
+            log_info("live", "%.12s, %s%.16s", a.digest,
+                     s->signed_by[0] != '\0' ? "signed by key " : "not signed", s->signed_by);
             served_release(s);
             pthread_mutex_lock(&l->lock);
             snprintf(l->status.digest, sizeof l->status.digest, "%s", a.digest);
@@ -153,7 +170,7 @@ int live_start(live **out, const live_options *o, hone_err *e)
     pthread_mutex_init(&l->lock, NULL);
     pthread_cond_init(&l->wake, &attr);
     pthread_condattr_destroy(&attr);
-    int rc = live_bootstrap(o->st, o->load.model_dir, o->load.adapter_dir, e);
+    int rc = live_bootstrap(o->st, o->load.model_dir, o->load.adapter_dir, o->trust, e);
     if (rc == 0)
         rc = registry_alias_version(o->st, "live", &l->version, e);
     if (rc == 0)

@@ -2,6 +2,7 @@
 /* What the server serves: the artefact that the alias `live` points at. A thread watches the alias;
  * when it moves, the new artefact is verified, loaded beside the old one and made current. Requests
  * in flight finish where they began. */
+#include "adapters/sign.h"
 #include "core/base/err.h"
 #include "serve/engine/engine.h"
 #include "serve/store/registry.h"
@@ -14,7 +15,8 @@ typedef struct live_options {
     served_options load; /* model_dir, adapter_dir: what is registered and set live when the alias
                             is unset; the other fields hold for every load. Strings are borrowed for
                             the life of the watcher */
-    int poll_ms;         /* 0: 500 */
+    const sign_trust *trust; /* outlives the watcher */
+    int poll_ms;             /* 0: 500 */
 } live_options;
 
 /* Loads what is live (registering the configured model first when nothing is), makes it current,
@@ -29,8 +31,11 @@ typedef struct live_status {
 } live_status;
 live_status live_state(live *l);
 
-/* Registers a checkpoint (and adapter) as an artefact and sets `live` to it if it is unset. */
-int live_bootstrap(store *st, const char *model_dir, const char *adapter_dir, hone_err *e);
+/* Registers a checkpoint (and adapter) as an artefact and sets `live` to it if it is unset. What is
+ * signed stays so: its signature is checked here and at every load. */
+int live_bootstrap(store *st, const char *model_dir, const char *adapter_dir, const sign_trust *t,
+                   hone_err *e);
 
-/* Opens an artefact after checking that its files still have its digest (EFORMAT: they do not). */
-int live_open(served **out, const registry_artefact *a, const served_options *with, hone_err *e);
+/* Opens an artefact after verify_artefact. */
+int live_open(served **out, const registry_artefact *a, const served_options *with,
+              const sign_trust *t, hone_err *e);

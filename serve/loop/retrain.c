@@ -1,5 +1,6 @@
 #include "serve/loop/retrain.h"
 
+#include "adapters/manifest.h"
 #include "core/base/file.h"
 #include "core/base/js.h"
 #include "core/base/log.h"
@@ -8,6 +9,7 @@
 #include "core/model/digest.h"
 #include "serve/loop/live.h"
 #include "serve/loop/round.h"
+#include "serve/loop/verify.h"
 #include "serve/store/audit.h"
 
 #include <stdlib.h>
@@ -76,6 +78,27 @@ static int make_manifest(json_t **out, const round *r, hone_err *e)
     return *out != NULL ? 0 : hone_fail(e, HONE_EINTERNAL, "the manifest cannot be made");
 }
 
+/* The manifest stands among the artefact's files, and the signature is over all of them. An
+ * artefact that is registered already stays as it is. */
+static int sign_candidate(const round *r, json_t *manifest, hone_err *e)
+{
+    registry_artefact known;
+    sign_report sig;
+    hone_err none = {0};
+    if (registry_find(r->o->st, r->candidate.digest, &known, &none) == 0) {
+        registry_artefact_free(&known);
+        return 0;
+    }
+    char *path = path_join(r->candidate.path, MANIFEST_ROUND);
+    int rc = js_save(manifest, path, true, e);
+    if (rc == 0)
+        rc = sign_dir(r->candidate.path, r->candidate.digest, r->o->state_dir, &sig, e);
+    if (rc == 0)
+        json_object_set_new(manifest, "signature", verify_signature_json(sig.key_id, sig.root));
+    free(path);
+    return rc;
+}
+
 static int register_candidate(round *r, json_t **report, hone_err *e)
 {
     json_t *manifest = NULL;
@@ -85,8 +108,12 @@ static int register_candidate(round *r, json_t **report, hone_err *e)
                          : r->verdict == GATE_INCONCLUSIVE ? "inconclusive"
                                                            : "registered";
     int rc = make_manifest(&manifest, r, e);
-    if (rc != 0)
+    if (rc == 0)
+        rc = sign_candidate(r, manifest, e);
+    if (rc != 0) {
+        json_decref(manifest);
         return rc;
+    }
     *report = make_report(r, status, promote);
     /* Feedback counts as used only when something came of it. */
     registry_entry entry = {.digest = r->candidate.digest,
@@ -167,7 +194,7 @@ int retrain_run(json_t **report, const retrain_options *o, hone_err *e)
     *report = NULL;
     int rc = check_conf(o, e);
     if (rc == 0)
-        rc = live_bootstrap(o->st, o->model_dir, o->adapter_dir, e);
+        rc = live_bootstrap(o->st, o->model_dir, o->adapter_dir, o->trust, e);
     if (rc == 0)
         rc = registry_alias(o->st, "live", &r.live, e);
     if (rc == 0)

@@ -3,6 +3,7 @@
  * with replay, compared with what is live, judged, registered with its manifest, and promoted when
  * policy allows. Killed at any point nothing is half promoted: files appear whole, and artefact,
  * run and alias change in one transaction. */
+#include "adapters/sign.h"
 #include "core/base/err.h"
 #include "core/base/hook.h"
 #include "serve/loop/retrain_conf.h"
@@ -18,8 +19,9 @@ typedef struct retrain_options {
     int threads;
     const char *dtype; /* "f32" or "bf16" for the evaluation, as it is served */
     const retrain_conf *conf;
-    hooks *hooks;   /* may be NULL */
-    const char *by; /* who asked, for the history */
+    const sign_trust *trust; /* the candidate is signed with the key of state_dir */
+    hooks *hooks;            /* may be NULL */
+    const char *by;          /* who asked, for the history */
 } retrain_options;
 
 /* *report: {"run", "status", "verdict", "reasons", "artefact", "examples": {...}, "holdout":

@@ -23,6 +23,7 @@ done <<'E2'
 ^accuracy: [0-9.]* % before, 9[0-9.]* % after$
 ^perplexity .*better$
 ^proof over [0-9]* positions
+^signed by key [0-9a-f]*$
 ^without the key: no API key
 warranty of three years
 ^[0-5] of 12 right$
@@ -38,6 +39,12 @@ E2
 # What it left is whole: the audit log, and a second start on the same state.
 "$HONE" audit verify --state "$SCRATCH/demo/state" >"$SCRATCH/audit" 2>&1 || {
     echo "FAIL: $(cat "$SCRATCH/audit")"
+    rc=1
+}
+# Both models are what was registered, and signed.
+"$HONE" registry verify --state "$SCRATCH/demo/state" >"$SCRATCH/verified" 2>&1
+[ "$(grep -c 'ok, signed by key' "$SCRATCH/verified")" = 2 ] || {
+    echo "FAIL: registry verify: $(cat "$SCRATCH/verified")"
     rc=1
 }
 exit $rc

@@ -1,5 +1,7 @@
 /* The loop on a tiny model: feedback in, candidate trained, judged, registered, promoted; and
  * killed on the way. */
+#include "adapters/manifest.h"
+#include "adapters/sign.h"
 #include "core/base/file.h"
 #include "core/base/js.h"
 #include "core/base/log.h"
@@ -22,6 +24,7 @@
 
 static char *base_dir, *state_dir, *holdout;
 static store *st;
+static sign_trust trust;
 
 static void open_state(void)
 {
@@ -42,13 +45,14 @@ static int set_up(void **state)
         "{\"text\": \"hello you\"}\n{\"text\": \"the end of it\"}\n{\"text\": \"what now?\"}\n";
     assert_int_equal(file_write(holdout, lines, strlen(lines), NULL), 0);
     open_state();
-    return 0;
+    return sign_trust_open(&trust, state_dir, NULL, false, NULL);
 }
 
 static int tear_down(void **state)
 {
     store_close(st);
     st = NULL;
+    sign_trust_close(&trust);
     free(base_dir);
     free(state_dir);
     free(holdout);
@@ -134,6 +138,7 @@ static int retrain(const retrain_conf *c, hooks *h, json_t **report, hone_err *e
                          .threads = 1,
                          .dtype = "f32",
                          .conf = c,
+                         .trust = &trust,
                          .hooks = h,
                          .by = "test"};
     return retrain_run(report, &o, e);
@@ -163,6 +168,76 @@ static void live_digest(char out[65])
     registry_artefact_free(&a);
 }
 
+static void refused(const registry_artefact *a, const sign_trust *t, int rc, const char *says)
+{
+    served *s;
+    hone_err e = {0};
+    const served_options with = {.device = "cpu", .kv_tokens = 1};
+    assert_int_equal(live_open(&s, a, &with, t, &e), rc);
+    if (strstr(e.msg, says) == NULL)
+        fail_msg("'%s' does not say '%s'", e.msg, says);
+}
+
+/* Flips the last byte of a file, or flips it back. */
+static void flip(const char *path)
+{
+    char *data;
+    size_t len;
+    assert_int_equal(file_read(&data, &len, path, 1 << 24, NULL), 0);
+    data[len - 2] ^= 1;
+    assert_int_equal(file_write(path, data, len, NULL), 0);
+    free(data);
+}
+
+/* Nothing of a signed artefact can be changed, and its signature cannot be taken off or replaced.
+ */
+static void check_tampering(const registry_artefact *a)
+{
+    static const char *const names[] = {"model.safetensors", "tokenizer.json", MANIFEST_ROUND};
+    char *sig = path_join(a->path, SIGN_FILE), *kept = path_join(state_dir, "kept.json");
+    char *other = path_join(state_dir, "other"), *extra = path_join(a->path, "more.txt");
+    sign_trust nobody = {0}, strict = trust;
+    sign_report r;
+    for (size_t i = 0; i < 3; i++) {
+        char *path = path_join(a->path, names[i]),
+             *says = mem_printf("%s: was changed after", path);
+        flip(path);
+        refused(a, &trust, HONE_EFORMAT, says);
+        flip(path);
+        free(path);
+        free(says);
+    }
+    assert_int_equal(file_write(extra, "x", 1, NULL), 0);
+    refused(a, &trust, HONE_EFORMAT, "more.txt: is not part of what was signed");
+    assert_int_equal(file_remove(extra, NULL), 0);
+    refused(a, &nobody, HONE_EDENIED, "which is not trusted here (trusted_keys)");
+    assert_int_equal(file_copy(sig, kept, NULL), 0);
+    assert_int_equal(file_remove(sig, NULL), 0);
+    refused(a, &trust, HONE_EDENIED, "its signature is gone (model.sig.json); it was registered");
+    strict.required = true;
+    refused(a, &strict, HONE_EDENIED, "not signed, and require_signature is set");
+    /* Other files, signed anew by the right key. */
+    assert_int_equal(file_write(extra, "x", 1, NULL), 0);
+    assert_int_equal(sign_dir(a->path, "x", state_dir, &r, NULL), 0);
+    refused(a, &trust, HONE_EFORMAT, "was signed anew since it was registered");
+    assert_int_equal(file_remove(extra, NULL), 0);
+    assert_int_equal(dir_make(other, NULL), 0);
+    assert_int_equal(sign_dir(a->path, "x", other, &r, NULL), 0);
+    refused(a, &trust, HONE_EDENIED, "signed by key");
+    assert_int_equal(file_copy(kept, sig, NULL), 0);
+    served *s;
+    hone_err e = {0};
+    const served_options with = {.device = "cpu", .kv_tokens = 1};
+    if (live_open(&s, a, &with, &strict, &e) != 0)
+        fail_msg("%s", e.msg);
+    assert_string_equal(s->signed_by, trust.keys[0].id);
+    served_release(s);
+    free(sig);
+    free(kept);
+    free(other);
+    free(extra);
+}
+
 static void test_feedback_becomes_a_better_model(void **state)
 {
     (void)state;
@@ -187,22 +262,8 @@ static void test_feedback_becomes_a_better_model(void **state)
     assert_int_equal(registry_find(st, after, &a, NULL), 0);
     assert_int_equal(json_array_size(json_object_get(a.manifest, "feedback_ids")), 12);
     assert_string_equal(text(a.manifest, "previous"), before);
-    served *s;
-    hone_err e = {0};
-    const served_options with = {.device = "cpu", .kv_tokens = 1};
-    if (live_open(&s, &a, &with, &e) != 0)
-        fail_msg("%s", e.msg);
-    served_release(s);
-    /* A byte of the artefact changes: it is not loaded any more. */
-    char *file = path_join(a.path, "model.safetensors"), *data;
-    size_t len;
-    assert_int_equal(file_read(&data, &len, file, 1 << 24, NULL), 0);
-    data[len - 1] ^= 1;
-    assert_int_equal(file_write(file, data, len, NULL), 0);
-    assert_int_equal(live_open(&s, &a, &with, &e), HONE_EFORMAT);
-    assert_non_null(strstr(e.msg, "its files have changed since it was registered"));
-    free(data);
-    free(file);
+    assert_string_equal(text(json_object_get(a.manifest, "signature"), "key_id"), trust.keys[0].id);
+    check_tampering(&a);
     registry_artefact_free(&a);
     json_decref(report);
     /* Nothing new: no second run. */
@@ -231,7 +292,7 @@ static void test_gate_can_refuse(void **state)
     json_t *report = retrain_or_fail(&c, h);
     assert_string_equal(text(report, "status"), "rejected");
     live_digest(after);
-    assert_int_equal(live_bootstrap(st, base_dir, NULL, NULL), 0);
+    assert_int_equal(live_bootstrap(st, base_dir, NULL, &trust, NULL), 0);
     live_digest(before);
     assert_string_equal(before, after);
     json_decref(report);
@@ -317,7 +378,7 @@ static void test_kill_leaves_nothing_half_done(void **state)
     retrain_conf c = conf("{}");
     char before[65], now[65];
     add_questions(12);
-    assert_int_equal(live_bootstrap(st, base_dir, NULL, NULL), 0);
+    assert_int_equal(live_bootstrap(st, base_dir, NULL, &trust, NULL), 0);
     live_digest(before);
     store_close(st);
     st = NULL;
@@ -339,7 +400,7 @@ static void test_kill_leaves_nothing_half_done(void **state)
         hone_err e = {0};
         const served_options with = {.device = "cpu", .kv_tokens = 1, .threads = 1};
         assert_int_equal(registry_alias(st, "live", &a, &e), 0);
-        if (live_open(&s, &a, &with, &e) != 0)
+        if (live_open(&s, &a, &with, &trust, &e) != 0)
             fail_msg("after %d ms: %s", ms, e.msg);
         served_release(s);
         registry_artefact_free(&a);
