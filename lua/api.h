@@ -1,0 +1,19 @@
+#pragma once
+/* The table `host` that a script has: log, json, sha256, config, kv, counter, now. What
+ * would make a data set come out differently next time (the clock, the store) refuses inside a
+ * deterministic hook. */
+#include "lua/counter.h"
+#include "lua/kv.h"
+#include "lua/sandbox.h"
+
+typedef struct api {
+    const char *name; /* of the plugin, for the log */
+    kv *kv;           /* NULL: there is no folder to keep it in */
+    counters *counters;
+    bool deterministic; /* of the hook that runs now; while loading too */
+    int lines;          /* of the log, in this call */
+} api;
+
+/* Pushes the frozen table; its functions hold `a`, which must live as long as the state. The table
+ * of settings behind host.config stays at registry[a]. Raises. */
+void api_push(lua_State *L, api *a);
