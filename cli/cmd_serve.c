@@ -37,16 +37,9 @@ typedef struct appliance {
     backend backend;
 } appliance;
 
-static int start_engine(appliance *a, hone_err *e)
+static int start_live(appliance *a, hone_err *e)
 {
     const serve_conf *c = a->conf;
-    const engine_options eo = {.max_seqs = (int)c->max_seqs,
-                               .step_tokens = c->step_tokens,
-                               .queue_requests = (int)c->queue_requests,
-                               .queue_tokens = c->queue_tokens};
-    int rc = engine_start(&a->engine, &eo, e);
-    if (rc != 0)
-        return rc;
     const live_options lo = {.st = a->store,
                              .eng = a->engine,
                              .trust = &a->trust,
@@ -62,21 +55,28 @@ static int start_engine(appliance *a, hone_err *e)
     return live_start(&a->live, &lo, e);
 }
 
+/* The port is open before the model is loaded, so that whoever watches can tell loading from dead.
+ */
 static int start(appliance *a, hone_err *e)
 {
+    const serve_conf *c = a->conf;
     const store_options so = {.hooks = a->hooks};
-    int rc = store_open(&a->store, a->conf->state_dir, &so, e);
+    const engine_options eo = {.max_seqs = (int)c->max_seqs,
+                               .step_tokens = c->step_tokens,
+                               .queue_requests = (int)c->queue_requests,
+                               .queue_tokens = c->queue_tokens};
+    int rc = store_open(&a->store, c->state_dir, &so, e);
     if (rc == 0)
-        rc = sign_trust_open(&a->trust, a->conf->state_dir, a->conf->trusted_keys,
-                             a->conf->require_signature, e);
+        rc = sign_trust_open(&a->trust, c->state_dir, c->trusted_keys, c->require_signature, e);
     if (rc == 0)
-        rc = start_engine(a, e);
+        rc = engine_start(&a->engine, &eo, e);
     if (rc != 0)
         return rc;
     backend_of_engine(&a->backend, a->engine);
     const http_options ho = {
-        .conf = a->conf, .store = a->store, .hooks = a->hooks, .engine = &a->backend};
-    return http_server_start(&a->http, &ho, e);
+        .conf = c, .store = a->store, .hooks = a->hooks, .engine = &a->backend};
+    rc = http_server_start(&a->http, &ho, e);
+    return rc == 0 ? start_live(a, e) : rc;
 }
 
 static void stop(appliance *a)
@@ -91,38 +91,50 @@ static void stop(appliance *a)
     hook_free(a->hooks);
 }
 
-/* SIGTERM and SIGINT are blocked in every thread and taken here. A second one does not wait for
- * answers any more. */
-static void wait_for_end(const sigset_t *ends)
+/* Signals are blocked in every thread and taken here. 0: told to end; a second signal does not wait
+ * for answers any more. Negative: the first model cannot be served. */
+static int watch(appliance *a, const sigset_t *signals, hone_err *e)
 {
-    int sig = 0;
-    while (sigwait(ends, &sig) != 0)
-        ;
-    log_info("serve", "signal %d: no new requests, running answers are finished", sig);
-    signal(sig, SIG_DFL);
-    pthread_sigmask(SIG_UNBLOCK, ends, NULL);
+    const struct timespec tick = {.tv_nsec = 200 * 1000 * 1000};
+    for (;;) {
+        int sig = sigtimedwait(signals, NULL, &tick);
+        if (sig == SIGTERM || sig == SIGINT) {
+            log_info("serve", "signal %d: no new requests, running answers are finished", sig);
+            signal(sig, SIG_DFL);
+            pthread_sigmask(SIG_UNBLOCK, signals, NULL);
+            return 0;
+        }
+        if (live_state(a->live).phase == LIVE_FAILED)
+            return live_wait(a->live, e);
+    }
+}
+
+static void say_address(const appliance *a)
+{
+    char host[64];
+    uint16_t port;
+    const serve_conf *c = a->conf;
+    serve_conf_listen(c->listen, host, &port, NULL);
+    log_info("serve", "listening on %s://%s:%u", c->tls_cert != NULL ? "https" : "http",
+             host[0] != '\0' ? host : "0.0.0.0", http_server_port(a->http));
 }
 
 static int serve(const serve_conf *conf, hone_err *e)
 {
-    sigset_t ends;
+    sigset_t signals;
     appliance a = {.conf = conf, .hooks = hook_new()};
     signal(SIGPIPE, SIG_IGN);
-    sigemptyset(&ends);
-    sigaddset(&ends, SIGTERM);
-    sigaddset(&ends, SIGINT);
-    pthread_sigmask(SIG_BLOCK, &ends, NULL);
+    sigemptyset(&signals);
+    sigaddset(&signals, SIGTERM);
+    sigaddset(&signals, SIGINT);
+    pthread_sigmask(SIG_BLOCK, &signals, NULL);
     int rc = conf->model != NULL ? start(&a, e)
                                  : hone_fail(e, HONE_EINVAL,
                                              "no model: set 'model' to the "
                                              "directory of a checkpoint");
     if (rc == 0) {
-        char host[64];
-        uint16_t port;
-        serve_conf_listen(conf->listen, host, &port, NULL);
-        log_info("serve", "listening on %s://%s:%u", conf->tls_cert != NULL ? "https" : "http",
-                 host[0] != '\0' ? host : "0.0.0.0", http_server_port(a.http));
-        wait_for_end(&ends);
+        say_address(&a);
+        rc = watch(&a, &signals, e);
     }
     stop(&a);
     return rc;

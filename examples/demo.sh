@@ -116,6 +116,11 @@ for _ in $(seq 100); do
     sleep 0.1
 done
 [ -n "$url" ] || fail "the server does not listen"
+for _ in $(seq 300); do # it listens while it loads
+    curl -fs "$url/health/ready" >/dev/null && break
+    kill -0 $server 2>/dev/null || fail "the server ended: $(tail -n 1 "$work/server.log")"
+    sleep 0.1
+done
 echo "$url"
 [ "$(curl -s -o "$work/refused.json" -w '%{http_code}' "$url/v1/models")" = 401 ] ||
     fail "answers without a key"

@@ -185,6 +185,7 @@ int engine_start(engine **out, const engine_options *o, hone_err *e)
     g->inbox_tail = &g->inbox;
     g->seqs_tail = &g->seqs;
     g->next_ticket = 1;
+    g->why_none = "no model is loaded yet";
     g->heartbeat_ns = clock_mono_ns();
     g->step = engine_step_new(&g->o);
     if (pthread_create(&g->thread, NULL, scheduler, g) != 0) {
@@ -280,6 +281,21 @@ served *engine_current(engine *g)
         served_retain(s);
     pthread_mutex_unlock(&g->lock);
     return s;
+}
+
+void engine_set_why_none(engine *g, const char *why)
+{
+    pthread_mutex_lock(&g->lock);
+    g->why_none = why;
+    pthread_mutex_unlock(&g->lock);
+}
+
+const char *engine_why_none(engine *g)
+{
+    pthread_mutex_lock(&g->lock);
+    const char *why = g->why_none;
+    pthread_mutex_unlock(&g->lock);
+    return why;
 }
 
 void engine_set_current(engine *g, served *s)

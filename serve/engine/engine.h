@@ -75,6 +75,9 @@ void engine_cancel(engine *g,
 
 /* The model that new requests get, with a reference for the caller; NULL while none is set. */
 served *engine_current(engine *g);
+/* Why there is none, for whoever asks: a text that lives for ever. */
+void engine_set_why_none(engine *g, const char *why);
+const char *engine_why_none(engine *g);
 /* Sets it (takes a reference); requests in flight finish on the one they began with. */
 void engine_set_current(engine *g, served *s);
 

@@ -63,6 +63,7 @@ struct engine {
     size_t n_cancels, cap_cancels;
     uint64_t next_ticket;
     served *current;
+    const char *why_none;
     bool draining, stopping, cancel_all;
     engine_stats stats;
     engine_hist hist[ENGINE_N_HIST];

@@ -9,7 +9,8 @@ typedef struct backend {
     int (*submit)(void *ctx, const engine_request *r, uint64_t *ticket, int *retry_after_s,
                   hone_err *e);
     void (*cancel)(void *ctx, uint64_t ticket);
-    served *(*current)(void *ctx); /* with a reference; NULL while nothing is loaded */
+    served *(*current)(void *ctx);      /* with a reference; NULL while nothing is loaded */
+    const char *(*why_none)(void *ctx); /* never NULL */
     void (*release)(void *ctx, served *m);
     void (*drain)(void *ctx, int timeout_ms);
     engine_stats (*counters)(void *ctx);

@@ -60,13 +60,9 @@ static bool run_hook(http_req *r)
 
 static bool take_model(http_req *r, http_gen *g)
 {
-    const backend *b = r->srv->engine;
-    g->m = b->current(b->ctx);
-    if (g->m == NULL) {
-        http_reply_error(r, HTTP_LOADING, NULL, "no model is loaded yet");
-        http_reply_retry_after(r, 5);
+    g->m = http_req_model(r);
+    if (g->m == NULL)
         return false;
-    }
     fingerprint(g->m, g->fingerprint);
     return true;
 }

@@ -1,4 +1,5 @@
-/* GET /health/live: the process answers. GET /health/ready: it would answer a question. */
+/* GET /health/live: the process answers. GET /health/ready: it would answer a question; a model is
+ * current only once it has answered one. */
 #include "serve/http/http_handlers.h"
 #include "serve/http/http_server_in.h"
 
@@ -19,12 +20,11 @@ static bool stalled(const backend *b)
 void http_health_ready(http_req *r)
 {
     const backend *b = r->srv->engine;
-    served *m = b->current(b->ctx);
+    served *m = NULL;
     if (atomic_load(&r->srv->draining)) {
         http_reply_error(r, HTTP_DRAINING, NULL, "the server is shutting down");
-    } else if (m == NULL) {
-        http_reply_error(r, HTTP_LOADING, NULL, "no model is loaded yet");
-        http_reply_retry_after(r, 5);
+    } else if ((m = http_req_model(r)) == NULL) {
+        return;
     } else if (stalled(b)) {
         http_reply_error(r, HTTP_ENGINE_DEAD, NULL, "the scheduler does not move");
     } else {

@@ -64,6 +64,17 @@ const char *http_req_key_id(const http_req *r)
     return r->authed && !r->by_token ? r->key.id : NULL;
 }
 
+served *http_req_model(http_req *r)
+{
+    const backend *b = r->srv->engine;
+    served *m = b->current(b->ctx);
+    if (m == NULL) {
+        http_reply_error(r, HTTP_LOADING, NULL, "%s", b->why_none(b->ctx));
+        http_reply_retry_after(r, 2);
+    }
+    return m;
+}
+
 const char *http_req_query(const http_req *r, const char *name)
 {
     return MHD_lookup_connection_value(r->mhd, MHD_GET_ARGUMENT_KIND, name);
@@ -351,10 +362,15 @@ static void check_body(http_req *r, const headers *h)
 
 static void check_state(http_req *r)
 {
+    const backend *b = r->srv->engine;
     if ((r->route->flags & ROUTE_ENGINE) != 0 && atomic_load(&r->srv->draining)) {
         http_reply_error(r, HTTP_DRAINING, NULL, "the server is shutting down");
         http_reply_retry_after(r, 5);
         r->reply.close = true;
+    } else if ((r->route->flags & ROUTE_ENGINE) != 0) {
+        served *m = http_req_model(r);
+        if (m != NULL)
+            b->release(b->ctx, m);
     }
 }
 

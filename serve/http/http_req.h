@@ -89,6 +89,10 @@ bool http_req_parse(http_req *r);
 const char *http_req_key_id(const http_req *r);
 const api_key *http_req_key(const http_req *r);
 
+/* The model that answers now, with a reference; NULL after an error reply that says why there is
+ * none. */
+served *http_req_model(http_req *r);
+
 /* A query argument, or NULL. Borrowed until the request ends. */
 const char *http_req_query(const http_req *r, const char *name);
 

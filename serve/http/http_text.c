@@ -28,18 +28,6 @@ static bool flag(http_req *r, const char *name, bool *out)
     return false;
 }
 
-/* The model for the time of the request, which gives it back. */
-static served *model_of(http_req *r)
-{
-    const backend *b = r->srv->engine;
-    served *m = b->current(b->ctx);
-    if (m == NULL) {
-        http_reply_error(r, HTTP_LOADING, NULL, "no model is loaded yet");
-        http_reply_retry_after(r, 5);
-    }
-    return m;
-}
-
 static void give_back(http_req *r, served *m)
 {
     if (m != NULL)
@@ -97,7 +85,7 @@ void http_tokenize(http_req *r)
         http_reply_error(r, HTTP_INVALID_VALUE, "content", "'content' must be text");
         return;
     }
-    served *m = model_of(r);
+    served *m = http_req_model(r);
     if (m != NULL)
         tokenize(r, m, text, (add ? TOK_ADD_SPECIAL : 0) | (parse ? 0 : TOK_NO_PARSE_SPECIAL),
                  pieces);
@@ -130,7 +118,7 @@ void http_detokenize(http_req *r)
     if (!only(r, names) || !flag(r, "skip_special", &skip))
         return;
     buf_init(&text, MAX_TEXT);
-    served *m = model_of(r);
+    served *m = http_req_model(r);
     if (m != NULL && take_ids(r, json_object_get(r->json, "tokens"), &ids)) {
         if (tok_decode(m->tok, ids.id, ids.n, skip, &text, &e) != 0)
             http_reply_error(r, HTTP_INVALID_VALUE, "tokens", "%s", e.msg);

@@ -1,9 +1,10 @@
 #include "serve/loop/live.h"
 
-#include "core/base/file.h"
+#include "core/base/clock.h"
 #include "core/base/log.h"
 #include "core/base/mem.h"
 #include "core/model/digest.h"
+#include "serve/engine/canary.h"
 #include "serve/loop/verify.h"
 
 #include <pthread.h>
@@ -11,6 +12,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+
+enum { CANARY_MS = 300000 };
 
 struct live {
     live_options o;
@@ -20,6 +23,7 @@ struct live {
     bool stopping;
     int64_t version; /* of the alias, the one that is loaded or that failed to */
     live_status status;
+    hone_err first; /* of the first load */
 };
 
 static int register_configured(store *st, const char *model_dir, const char *adapter_dir,
@@ -83,18 +87,36 @@ int live_open(served **out, const registry_artefact *a, const served_options *wi
     return rc;
 }
 
+/* Verified, loaded, and asked: only then others get it. */
+static int bring_up(live *l, const registry_artefact *a, hone_err *e)
+{
+    served *s = NULL;
+    engine_set_why_none(l->o.eng, "the model is being verified and loaded");
+    int rc = live_open(&s, a, &l->o.load, l->o.trust, e);
+    if (rc != 0)
+        return rc;
+    engine_set_why_none(l->o.eng, "the model is asked for its first token");
+    int64_t start = clock_mono_ns();
+    rc = canary_ask(l->o.eng, s, CANARY_MS, e);
+    if (rc == 0) {
+        engine_set_current(l->o.eng, s);
+        log_info("live", "now serving %.12s (%s%.16s), first token after %lld ms", a->digest,
+                 s->signed_by[0] != '\0' ? "signed by key " : "not signed", s->signed_by,
+                 (long long)(clock_mono_ns() - start) / 1000000);
+    } else {
+        hone_fail_at(e, "%s", a->path);
+    }
+    served_release(s);
+    return rc;
+}
+
 static int load_current(live *l, hone_err *e)
 {
     registry_artefact a;
-    served *s = NULL;
     int rc = registry_alias(l->o.st, "live", &a, e);
     if (rc == 0 && strcmp(a.digest, l->status.digest) != 0) {
-        rc = live_open(&s, &a, &l->o.load, l->o.trust, e);
+        rc = bring_up(l, &a, e);
         if (rc == 0) {
-            engine_set_current(l->o.eng, s);
-            log_info("live", "%.12s, %s%.16s", a.digest,
-                     s->signed_by[0] != '\0' ? "signed by key " : "not signed", s->signed_by);
-            served_release(s);
             pthread_mutex_lock(&l->lock);
             snprintf(l->status.digest, sizeof l->status.digest, "%s", a.digest);
             pthread_mutex_unlock(&l->lock);
@@ -102,6 +124,12 @@ static int load_current(live *l, hone_err *e)
     }
     registry_artefact_free(&a);
     return rc;
+}
+
+static void note_failure(live *l, const hone_err *e)
+{
+    l->status.failures++;
+    snprintf(l->status.last_error, sizeof l->status.last_error, "%.255s", e->msg);
 }
 
 static void check_alias(live *l)
@@ -119,20 +147,40 @@ static void check_alias(live *l)
         l->status.swaps++;
         l->status.last_error[0] = '\0';
     } else {
-        l->status.failures++;
-        snprintf(l->status.last_error, sizeof l->status.last_error, "%.255s", err.msg);
+        note_failure(l, &err);
     }
     pthread_mutex_unlock(&l->lock);
-    if (rc == 0)
-        log_info("live", "now serving %.12s", l->status.digest);
-    else
+    if (rc != 0)
         log_error("live", "cannot serve what 'live' points at, keeping %.12s: %s", l->status.digest,
                   err.msg);
+}
+
+static bool load_first(live *l)
+{
+    const live_options *o = &l->o;
+    hone_err err = {0};
+    int rc = live_bootstrap(o->st, o->load.model_dir, o->load.adapter_dir, o->trust, &err);
+    if (rc == 0)
+        rc = registry_alias_version(o->st, "live", &l->version, &err);
+    if (rc == 0)
+        rc = load_current(l, &err);
+    if (rc != 0)
+        engine_set_why_none(o->eng, "the model cannot be loaded; the server's log says why");
+    pthread_mutex_lock(&l->lock);
+    l->status.phase = rc == 0 ? LIVE_READY : LIVE_FAILED;
+    if (rc != 0)
+        note_failure(l, &err);
+    l->first = err;
+    pthread_cond_broadcast(&l->wake);
+    pthread_mutex_unlock(&l->lock);
+    return rc == 0;
 }
 
 static void *watch(void *arg)
 {
     live *l = arg;
+    if (!load_first(l))
+        return NULL;
     pthread_mutex_lock(&l->lock);
     while (!l->stopping) {
         struct timespec until;
@@ -170,19 +218,22 @@ int live_start(live **out, const live_options *o, hone_err *e)
     pthread_mutex_init(&l->lock, NULL);
     pthread_cond_init(&l->wake, &attr);
     pthread_condattr_destroy(&attr);
-    int rc = live_bootstrap(o->st, o->load.model_dir, o->load.adapter_dir, o->trust, e);
-    if (rc == 0)
-        rc = registry_alias_version(o->st, "live", &l->version, e);
-    if (rc == 0)
-        rc = load_current(l, e);
-    if (rc == 0 && pthread_create(&l->thread, NULL, watch, l) != 0)
-        rc = hone_fail(e, HONE_EIO, "live: cannot start a thread");
-    if (rc != 0) {
+    if (pthread_create(&l->thread, NULL, watch, l) != 0) {
         live_free(l);
-        return rc;
+        return hone_fail(e, HONE_EIO, "live: cannot start a thread");
     }
     *out = l;
     return 0;
+}
+
+int live_wait(live *l, hone_err *e)
+{
+    pthread_mutex_lock(&l->lock);
+    while (l->status.phase == LIVE_LOADING)
+        pthread_cond_wait(&l->wake, &l->lock);
+    int rc = l->status.phase == LIVE_READY ? 0 : hone_fail(e, l->first.code, "%s", l->first.msg);
+    pthread_mutex_unlock(&l->lock);
+    return rc;
 }
 
 void live_stop(live *l)
@@ -191,7 +242,7 @@ void live_stop(live *l)
         return;
     pthread_mutex_lock(&l->lock);
     l->stopping = true;
-    pthread_cond_signal(&l->wake);
+    pthread_cond_broadcast(&l->wake);
     pthread_mutex_unlock(&l->lock);
     pthread_join(l->thread, NULL);
     live_free(l);

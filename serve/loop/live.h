@@ -1,7 +1,7 @@
 #pragma once
 /* What the server serves: the artefact that the alias `live` points at. A thread watches the alias;
- * when it moves, the new artefact is verified, loaded beside the old one and made current. Requests
- * in flight finish where they began. */
+ * when it moves, the new artefact is verified, loaded beside the old one, asked for one token and
+ * made current. Requests in flight finish where they began. */
 #include "adapters/sign.h"
 #include "core/base/err.h"
 #include "serve/engine/engine.h"
@@ -19,15 +19,21 @@ typedef struct live_options {
     int poll_ms;             /* 0: 500 */
 } live_options;
 
-/* Loads what is live (registering the configured model first when nothing is), makes it current,
- * and starts watching. */
+/* Starts the thread, which loads what is live (registering the configured model first when nothing
+ * is), asks it for one token, makes it current and watches. Meanwhile engine_why_none says how far
+ * it is. */
 int live_start(live **out, const live_options *o, hone_err *e);
+/* Waits until the first model is current, or cannot be (e says why). */
+int live_wait(live *l, hone_err *e);
 void live_stop(live *l); /* NULL is a no-op; the engine keeps its current model */
 
+typedef enum { LIVE_LOADING, LIVE_READY, LIVE_FAILED } live_phase;
+
 typedef struct live_status {
-    char digest[65]; /* current */
+    live_phase phase; /* of the first model: FAILED is for good */
+    char digest[65];  /* current */
     int64_t swaps, failures;
-    char last_error[256]; /* of the last failed swap; "" */
+    char last_error[256]; /* of the last failed load; "" */
 } live_status;
 live_status live_state(live *l);
 

@@ -336,6 +336,12 @@ static served *current(void *ctx)
     return &f->m;
 }
 
+static const char *why_none(void *ctx)
+{
+    (void)ctx;
+    return "the fake has no model";
+}
+
 static void release(void *ctx, served *m)
 {
     (void)m;
@@ -397,7 +403,8 @@ aid_fake *aid_fake_start(const char *dir)
                     .created_unix = 1700000000};
     memset(f->m.model_digest, 'a', 64);
     gen_defaults(&f->m.defaults);
-    f->b = (backend){f, submit, cancel, current, release, drain, counters, histogram, bounds};
+    f->b = (backend){f,       submit, cancel,   current,   why_none,
+                     release, drain,  counters, histogram, bounds};
     pthread_create(&f->thread, NULL, main_loop, f);
     return f;
 }

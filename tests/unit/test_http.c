@@ -55,7 +55,7 @@ static void test_health(void **state)
     expect(s, "GET", "/health/ready", NULL, NULL, 200, "\"model\":\"fake\"");
     expect(s, "GET", "/health", NULL, NULL, 200, "\"status\":\"ok\"");
     s->plan->no_model = 1;
-    expect(s, "GET", "/health/ready", NULL, NULL, 503, "\"code\":\"model_loading\"");
+    expect(s, "GET", "/health/ready", NULL, NULL, 503, "\"message\":\"the fake has no model\"");
     expect(s, "GET", "/health/live", NULL, NULL, 200, "ok");
     s->plan->no_model = 0;
     s->plan->step_age_ms = 70000;

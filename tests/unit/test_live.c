@@ -1,0 +1,223 @@
+/* From an open port to a model that answers, and from one model to the next. */
+#include "core/base/file.h"
+#include "core/base/log.h"
+#include "core/base/mem.h"
+#include "core/model/digest.h"
+#include "serve/http/http_server.h"
+#include "serve/loop/live.h"
+#include "tests/unit/aid.h"
+#include "tests/unit/aid_dir.h"
+#include "tests/unit/aid_http.h"
+#include "tests/unit/aid_tiny.h"
+
+#include <sodium.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+enum { WAIT_MS = 20000 };
+
+/* A server with a real engine; nothing is loaded yet. */
+typedef struct place {
+    char *dir, *model;
+    serve_conf conf;
+    store *store;
+    sign_trust trust;
+    engine *engine;
+    backend backend;
+    http_server *http;
+    uint16_t port;
+    live *live;
+} place;
+
+static void must(int rc, const hone_err *e)
+{
+    if (rc != 0)
+        fail_msg("%s", e->msg);
+}
+
+static int set_up(void **state)
+{
+    hone_err e = {0};
+    place *p = mem_alloc(sizeof *p);
+    const engine_options eo = {.max_seqs = 4};
+    *state = p;
+    p->dir = aid_dir_quick();
+    p->model = path_join(p->dir, "model");
+    aid_tiny_make(p->model);
+    char *over[] = {mem_printf("state_dir=%s/state", p->dir), (char *)"listen=127.0.0.1:0"};
+    must(serve_conf_load(&p->conf, NULL, over, 2, &e), &e);
+    free(over[0]);
+    must(store_open(&p->store, p->conf.state_dir, NULL, &e), &e);
+    must(sign_trust_open(&p->trust, p->conf.state_dir, NULL, false, &e), &e);
+    must(engine_start(&p->engine, &eo, &e), &e);
+    backend_of_engine(&p->backend, p->engine);
+    const http_options ho = {&p->conf, p->store, NULL, &p->backend};
+    must(http_server_start(&p->http, &ho, &e), &e);
+    p->port = http_server_port(p->http);
+    return 0;
+}
+
+static int tear_down(void **state)
+{
+    place *p = *state;
+    http_server_drain(p->http, 200);
+    http_server_stop(p->http);
+    live_stop(p->live);
+    engine_stop(p->engine);
+    sign_trust_close(&p->trust);
+    store_close(p->store);
+    serve_conf_free(&p->conf);
+    aid_dir_drop(p->dir);
+    free(p->model);
+    free(p);
+    return 0;
+}
+
+static void start_live(place *p)
+{
+    hone_err e = {0};
+    const live_options o = {.st = p->store,
+                            .eng = p->engine,
+                            .trust = &p->trust,
+                            .load = {.model_dir = p->model,
+                                     .name = "tiny",
+                                     .device = "cpu",
+                                     .threads = 1,
+                                     .dtype = KERN_F32,
+                                     .max_seqs = 4},
+                            .poll_ms = 10};
+    must(live_start(&p->live, &o, &e), &e);
+}
+
+static void expect(place *p, const char *method, const char *path, const char *body, int status,
+                   const char *says, bool retry)
+{
+    aid_reply r = aid_http(p->port, method, path, NULL, body);
+    if (r.status != status || strstr(r.body, says) == NULL)
+        fail_msg("%s gives %d '%s', not %d '%s'", path, r.status, r.body, status, says);
+    char *after = aid_header(&r, "Retry-After");
+    assert_int_equal(after != NULL, retry);
+    free(after);
+    aid_reply_free(&r);
+}
+
+#define QUESTION "{\"prompt\": \"hello\", \"max_tokens\": 2}"
+
+static void test_the_port_opens_before_the_model(void **state)
+{
+    place *p = *state;
+    hone_err e = {0};
+    expect(p, "GET", "/health/live", NULL, 200, "ok", false);
+    expect(p, "GET", "/health/ready", NULL, 503, "\"message\":\"no model is loaded yet\"", true);
+    expect(p, "POST", "/v1/completions", QUESTION, 503, "\"code\":\"model_loading\"", true);
+    expect(p, "GET", "/v1/models", NULL, 503, "\"code\":\"model_loading\"", true);
+    expect(p, "GET", "/metrics", NULL, 200, "hone_requests_running", false);
+    engine_set_why_none(p->engine, "the model is asked for its first token");
+    expect(p, "GET", "/health/ready", NULL, 503, "is asked for its first token", true);
+    start_live(p);
+    must(live_wait(p->live, &e), &e);
+    assert_int_equal(engine_counters(p->engine).finished, 1); /* the first question */
+    assert_int_equal(engine_counters(p->engine).answer_tokens, 1);
+    expect(p, "GET", "/health/ready", NULL, 200, "\"model\":\"tiny\"", false);
+    expect(p, "POST", "/v1/completions", QUESTION, 200, "\"choices\"", false);
+    expect(p, "GET", "/v1/models", NULL, 200, "\"signed_by\":null", false);
+}
+
+/* Every weight becomes a NaN. */
+static void spoil(const char *dir)
+{
+    char *path = path_join(dir, "model.safetensors"), *data;
+    size_t len, head;
+    assert_int_equal(file_read(&data, &len, path, 1 << 24, NULL), 0);
+    memcpy(&head, data, 8);
+    memset(data + 8 + head, 0xff, len - 8 - head);
+    assert_int_equal(file_write(path, data, len, NULL), 0);
+    free(data);
+    free(path);
+}
+
+static void test_a_model_that_computes_nothing_does_not_start(void **state)
+{
+    place *p = *state;
+    hone_err e = {0};
+    spoil(p->model);
+    start_live(p);
+    assert_int_equal(live_wait(p->live, &e), HONE_EDEVICE);
+    if (strstr(e.msg, "the first question: sampling: sample: the logits of row 0 are not finite") ==
+        NULL)
+        fail_msg("%s", e.msg);
+    expect(p, "GET", "/health/ready", NULL, 503, "the model cannot be loaded", true);
+    assert_int_equal(live_state(p->live).phase, LIVE_FAILED);
+}
+
+static void promote(place *p, const char *path, char digest[65])
+{
+    hone_err e = {0};
+    must(model_dir_digest(digest, path, &e), &e);
+    const registry_entry entry = {
+        .digest = digest, .kind = "model", .path = path, .promote_by = "test"};
+    must(registry_add(p->store, &entry, &e), &e);
+}
+
+static live_status wait_for(place *p, int64_t swaps, int64_t failures)
+{
+    int64_t end = aid_ms() + WAIT_MS;
+    live_status s = live_state(p->live);
+    while ((s.swaps < swaps || s.failures < failures) && aid_ms() < end) {
+        usleep(2000);
+        s = live_state(p->live);
+    }
+    return s;
+}
+
+static void test_a_swap_asks_first(void **state)
+{
+    place *p = *state;
+    hone_err e = {0};
+    char first[65], bad[65], good[65];
+    char *broken = path_join(p->dir, "broken"), *other = path_join(p->dir, "other");
+    aid_tiny_make(broken);
+    spoil(broken);
+    aid_tiny_make(other);
+    char *file = path_join(other, "model.safetensors"), *data;
+    size_t len;
+    assert_int_equal(file_read(&data, &len, file, 1 << 24, NULL), 0);
+    data[len - 4] ^= 1; /* another model, as good */
+    assert_int_equal(file_write(file, data, len, NULL), 0);
+    start_live(p);
+    must(live_wait(p->live, &e), &e);
+    memcpy(first, live_state(p->live).digest, 65);
+    promote(p, broken, bad);
+    live_status s = wait_for(p, 0, 1);
+    assert_int_equal(s.failures, 1);
+    assert_string_equal(s.digest, first);
+    assert_non_null(strstr(s.last_error, "the first question"));
+    expect(p, "GET", "/health/ready", NULL, 200, "ok", false);
+    expect(p, "GET", "/v1/models", NULL, 200, first, false);
+    uint64_t asked = engine_counters(p->engine).finished;
+    promote(p, other, good);
+    s = wait_for(p, 1, 0);
+    assert_string_equal(s.digest, good);
+    assert_int_equal(engine_counters(p->engine).finished, asked + 1);
+    expect(p, "POST", "/v1/completions", QUESTION, 200, "\"choices\"", false);
+    expect(p, "GET", "/v1/models", NULL, 200, good, false);
+    free(data);
+    free(file);
+    free(broken);
+    free(other);
+}
+
+int main(void)
+{
+    if (sodium_init() < 0)
+        return 1;
+    log_setup(LOG_ERROR + 1, false);
+#define TEST(f) cmocka_unit_test_setup_teardown(f, set_up, tear_down)
+    const struct CMUnitTest tests[] = {
+        TEST(test_the_port_opens_before_the_model),
+        TEST(test_a_model_that_computes_nothing_does_not_start),
+        TEST(test_a_swap_asks_first),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
