@@ -394,6 +394,7 @@ struct kern_dev {
     const char *backend;      /* "cpu", "cuda" */
     char name[128];           /* "AMD EPYC (2 threads, avx512_bf16)" */
     int threads;
+    bool records; /* capture_begin and capture_end record */
     size_t mem_used, mem_peak,
         mem_total; /* bytes that alloc and weights hold; total 0: not known */
     char err[256];

@@ -147,6 +147,7 @@ size_t acts_bytes(const struct model *m, int64_t n)
 int acts_make(struct model *m, int64_t n, hone_err *e)
 {
     void *block = NULL;
+    record_drop(m);
     acts_free(m);
     size_t bytes = acts_bytes(m, n);
     int rc = kern_do(m->dev, alloc, bytes, &block);
@@ -202,11 +203,13 @@ size_t upload_add(acts_upload *u, const void *data, size_t bytes)
     return ticket;
 }
 
-int upload_send(acts_upload *u, kern_dev *dev, hone_err *e)
+int upload_send(acts_upload *u, struct model *m, hone_err *e)
 {
+    kern_dev *dev = m->dev;
     int rc = 0;
     if (u->len > u->device_cap) {
         void *p = NULL;
+        record_drop(m);
         kern_do(dev, release, u->device);
         u->device = NULL;
         u->device_cap = 0;

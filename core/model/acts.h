@@ -60,6 +60,6 @@ typedef struct acts_upload {
     size_t host_cap, device_cap, len;
 } acts_upload;
 size_t upload_add(acts_upload *u, const void *data, size_t bytes); /* a ticket; data may be NULL */
-int upload_send(acts_upload *u, kern_dev *dev, hone_err *e);
+int upload_send(acts_upload *u, struct model *m, hone_err *e);
 const void *upload_at(const acts_upload *u, size_t ticket); /* NULL for NULL data */
 void upload_free(acts_upload *u, kern_dev *dev);

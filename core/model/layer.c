@@ -10,7 +10,7 @@ typedef struct step {
     const pass *p;
     const layer *layer;
     layer_acts a;
-    int64_t index, floor;
+    int64_t index;
 } step;
 
 static step step_of(model *m, int64_t l, const pass *p)
@@ -217,7 +217,7 @@ int64_t layer_floor(const model *m)
 
 static bool above_floor(const step *s, int g)
 {
-    return s->index * N_GROUPS + g > s->floor;
+    return s->index * N_GROUPS + g > s->p->floor;
 }
 
 static kern_tensor gradient_of(const model *m, const weight *w)
@@ -344,7 +344,7 @@ static int qkv_grad(const step *s, hone_err *e)
     return norm_grad(s, VEC_ATTN_NORM, dn, a->res1, a->rstd1, e);
 }
 
-int layer_backward(model *m, int64_t l, const pass *p, int64_t floor, hone_err *e)
+int layer_backward(model *m, int64_t l, const pass *p, hone_err *e)
 {
     static int (*const grads[])(const step *s, hone_err *e) = {
         [GROUP_DOWN] = down_grad,
@@ -353,9 +353,8 @@ int layer_backward(model *m, int64_t l, const pass *p, int64_t floor, hone_err *
         [GROUP_QKV] = qkv_grad,
     };
     step s = step_of(m, l, p);
-    s.floor = floor;
     int rc = m->opt.recompute == RECOMPUTE_FULL ? run_again(&s, e) : 0;
-    for (int g = N_GROUPS - 1; g >= 0 && rc == 0 && l * N_GROUPS + g >= floor; g--)
+    for (int g = N_GROUPS - 1; g >= 0 && rc == 0 && l * N_GROUPS + g >= p->floor; g--)
         rc = grads[g](&s, e);
     return rc;
 }

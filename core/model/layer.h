@@ -19,6 +19,7 @@ typedef struct pass {
     int64_t max_blocks;
     bool keep;           /* each layer keeps what its backward needs */
     bool training;       /* dropout of low-rank terms */
+    int64_t floor;       /* layer_floor, for the backward pass */
     const uint64_t *rng; /* [2] seed and row offset of dropout */
 } pass;
 
@@ -31,8 +32,9 @@ int layer_forward(model *m, int64_t l, const pass *p, kern_tensor x, kern_tensor
 int64_t layer_floor(const model *m);
 
 /* acts.d holds the gradient of the stream that leaves the layer, and on return of the one that
- * enters (down to `floor`, after which it is not meaningful). Gradients of parameters are added. */
-int layer_backward(model *m, int64_t l, const pass *p, int64_t floor, hone_err *e);
+ * enters (down to p->floor, after which it is not meaningful). Gradients of parameters are added.
+ */
+int layer_backward(model *m, int64_t l, const pass *p, hone_err *e);
 
 /* pass.c: the layers and the final norm, whose output acts.y holds. */
 int pass_forward(model *m, const pass *p, hone_err *e);

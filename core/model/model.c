@@ -107,6 +107,7 @@ void model_close(model *m)
 {
     if (m == NULL)
         return;
+    record_drop(m);
     acts_free(m);
     upload_free(&m->upload, m->dev);
     kern_do(m->dev, release, m->logits.data);
@@ -171,6 +172,7 @@ int model_attach(model *m, size_t site, kern_lora *l, hone_err *e)
             (trained && (!is_f32(&l->dA, r, s->in) || !is_f32(&l->dB, s->out, r))))
             return hone_fail(e, HONE_EINVAL, "%s: gradients of a term have another shape", s->name);
     }
+    record_drop(m);
     s->lora = l;
     return 0;
 }
@@ -273,7 +275,14 @@ int model_reserve(model *m, int64_t n_max, hone_err *e)
         return hone_fail(e, HONE_EINVAL, "a plan for %lld tokens", (long long)n_max);
     m->acts.fixed = true;
     int rc = acts_make(m, n_max, e);
-    return rc == 0 ? rope_reserve(&m->rope, m->dev, &m->cfg, n_max, e) : rc;
+    return rc == 0 ? model_positions(m, n_max, e) : rc;
+}
+
+int model_positions(model *m, int64_t n, hone_err *e)
+{
+    if (n > m->rope.n)
+        record_drop(m);
+    return rope_reserve(&m->rope, m->dev, &m->cfg, n, e);
 }
 
 int model_ensure(model *m, int64_t n, hone_err *e)

@@ -2,6 +2,7 @@
 /* Private to core/model: what a model is made of. */
 #include "core/model/acts.h"
 #include "core/model/model.h"
+#include "core/model/record.h"
 #include "core/model/rope.h"
 #include "core/model/weights.h"
 
@@ -39,6 +40,7 @@ struct model {
     rope rope;
     acts acts;
     acts_upload upload;
+    record_set records;
     kern_tensor logits; /* F32 [rows, vocab], grown when more rows are asked for */
 };
 
@@ -47,6 +49,9 @@ int model_failed(const model *m, int rc, const char *what, hone_err *e);
 
 /* Sum of the ranks of the terms attached to a product. */
 int64_t product_rank(const product *p);
+
+/* Rotary tables for positions below n. */
+int model_positions(model *m, int64_t n, hone_err *e);
 
 /* Buffers for n tokens, made now if there are none for so many and no plan was fixed. */
 int model_ensure(model *m, int64_t n, hone_err *e);

@@ -1,13 +1,14 @@
 /* The same forward over a paged cache: several sequences, each with some new tokens. */
 #include "core/base/mem.h"
 #include "core/model/layer.h"
+#include "core/model/pad.h"
 
 #include <stdlib.h>
 
 struct model_kv {
     model *m;
     kern_kv *kv;
-    int64_t n_blocks;
+    int64_t n_blocks; /* a device that records has one more, for what pads a step */
     int block_tokens;
 };
 
@@ -32,7 +33,7 @@ int model_kv_open(model_kv **out, model *m, int64_t n_blocks, int block_tokens, 
         .n_kv = m->cfg.n_kv,
         .d = m->cfg.head_dim,
         .block_tokens = block_tokens,
-        .n_blocks = n_blocks,
+        .n_blocks = n_blocks + (m->dev->records ? 1 : 0),
         .dtype = m->opt.dtype,
         .out = &kv->kv,
     };
@@ -53,6 +54,7 @@ void model_kv_close(model_kv *kv)
 {
     if (kv == NULL)
         return;
+    record_drop(kv->m);
     kv->m->kv_bytes -= model_kv_bytes(kv->m, kv->n_blocks, kv->block_tokens);
     kern_do(kv->m->dev, kv_free, kv->kv);
     free(kv);
@@ -110,8 +112,9 @@ static int check_step(const model *m, const model_kv *kv, const model_step *s, i
     return rc;
 }
 
-static int begin(model *m, const model_kv *kv, const model_step *s, const int32_t *slot, pass *p,
-                 hone_err *e)
+/* The list of rows comes last: its length is its own. */
+static int send_step(model *m, const model_kv *kv, const model_step *s, const int32_t *slot,
+                     pass *p, hone_err *e)
 {
     size_t n = (size_t)s->n * sizeof(int32_t), q = (size_t)s->n_seq * sizeof(int32_t);
     acts_upload *u = &m->upload;
@@ -124,7 +127,7 @@ static int begin(model *m, const model_kv *kv, const model_step *s, const int32_
     size_t blocks = upload_add(u, s->blocks, q * (size_t)s->max_blocks);
     size_t out_row =
         upload_add(u, s->n_out > 0 ? s->out_row : NULL, (size_t)s->n_out * sizeof(int32_t));
-    int rc = upload_send(u, m->dev, e);
+    int rc = upload_send(u, m, e);
     p->ids = upload_at(u, ids);
     p->pos = upload_at(u, pos);
     p->slot = upload_at(u, slots);
@@ -135,9 +138,38 @@ static int begin(model *m, const model_kv *kv, const model_step *s, const int32_
     return rc;
 }
 
+/* One new token a sequence: the shape repeats, so the pass is recorded. */
+static int decode(model *m, const model_kv *kv, const model_step *s, const int32_t *slot, pass *p,
+                  hone_err *e)
+{
+    padded_step all;
+    pad_step(&all, s, slot, (int32_t)kv->n_blocks, kv->block_tokens);
+    record_key key = {.kind = RECORD_DECODE,
+                      .n = all.s.n,
+                      .n_seg = all.s.n_seq,
+                      .max_blocks = all.s.max_blocks,
+                      .kv = kv};
+    int rc = model_ensure(m, all.s.n, e);
+    if (rc == 0)
+        rc = send_step(m, kv, &all.s, all.slot, p, e);
+    pad_step_free(&all);
+    return rc == 0 ? record_run(m, &key, pass_forward, p, e) : rc;
+}
+
+static int forward(model *m, const model_kv *kv, const model_step *s, const int32_t *slot, pass *p,
+                   hone_err *e)
+{
+    if (m->dev->records && s->n == s->n_seq)
+        return decode(m, kv, s, slot, p, e);
+    int rc = model_ensure(m, s->n, e);
+    if (rc == 0)
+        rc = send_step(m, kv, s, slot, p, e);
+    return rc == 0 ? pass_forward(m, p, e) : rc;
+}
+
 int model_forward(model *m, model_kv *kv, const model_step *s, kern_tensor *logits, hone_err *e)
 {
-    pass p;
+    pass p = {0};
     int64_t top = 0;
     *logits = (kern_tensor){0};
     int32_t *slot = mem_array((size_t)(s->n > 0 ? s->n : 0), sizeof *slot);
@@ -145,15 +177,11 @@ int model_forward(model *m, model_kv *kv, const model_step *s, kern_tensor *logi
     for (int q = 0; q < s->n_seq && rc == 0; q++)
         top = s->kv_len[q] > top ? s->kv_len[q] : top;
     if (rc == 0)
-        rc = model_ensure(m, s->n, e);
+        rc = model_positions(m, top, e);
     if (rc == 0)
-        rc = rope_reserve(&m->rope, m->dev, &m->cfg, top, e);
-    if (rc == 0)
-        rc = begin(m, kv, s, slot, &p, e);
+        rc = forward(m, kv, s, slot, &p, e);
     free(slot);
-    if (rc == 0)
-        rc = pass_forward(m, &p, e);
     if (rc != 0 || s->n_out == 0)
         return rc;
-    return pass_logits(m, acts_rows(&m->acts.y, s->n), p.out_row, s->n_out, logits, e);
+    return pass_logits(m, acts_rows(&m->acts.y, p.n), p.out_row, s->n_out, logits, e);
 }

@@ -1,6 +1,7 @@
 /* Packed batches: scoring, and the backward pass. */
 #include "core/base/mem.h"
 #include "core/model/layer.h"
+#include "core/model/pad.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -63,44 +64,78 @@ static int32_t *supervised(const model_batch *b, int64_t *n_rows)
     return row;
 }
 
-/* Checks the batch, makes room, and sends its arrays. */
-static int begin(model *m, const model_batch *b, pass *p, hone_err *e)
+/* Checks the batch and makes room; max_len: of the longest segment. */
+static int admit(model *m, const model_batch *b, int64_t *max_len, hone_err *e)
 {
-    int64_t max_len = 0, top = 0;
-    int rc = check_segments(m, b, &max_len, e);
+    int64_t top = 0;
+    int rc = check_segments(m, b, max_len, e);
     for (int64_t i = 0; i < b->n && rc == 0; i++) {
         rc = check_row(m, b, i, e);
         top = b->pos[i] > top ? b->pos[i] : top;
     }
-    if (rc != 0 || (rc = check_targets(m, b, e)) != 0 || (rc = model_ensure(m, b->n, e)) != 0 ||
-        (rc = rope_reserve(&m->rope, m->dev, &m->cfg, top + 1, e)) != 0)
-        return rc;
-    *p = (pass){
-        .n = b->n,
-        .n_seg = b->n_seg,
-        .max_len = max_len,
-        .training = b->training,
-    };
+    if (rc == 0)
+        rc = check_targets(m, b, e);
+    if (rc == 0)
+        rc = model_ensure(m, b->n, e);
+    return rc == 0 ? model_positions(m, top + 1, e) : rc;
+}
+
+/* Sends the arrays. The list of rows comes last: its length is its own, and where the others stand
+ * must depend on n and n_seg alone. */
+static int send_batch(model *m, const model_batch *b, pass *p, hone_err *e)
+{
     size_t n = (size_t)b->n;
     const uint64_t rng[2] = {b->seed, b->offset};
-    int32_t *listed = supervised(b, &p->n_rows);
     acts_upload *u = &m->upload;
+    int32_t *listed = supervised(b, &p->n_rows);
     size_t ids = upload_add(u, b->ids, n * sizeof *b->ids);
     size_t pos = upload_add(u, b->pos, n * sizeof *b->pos);
     size_t target = upload_add(u, b->target, n * sizeof *b->target);
-    size_t row = upload_add(u, listed, (size_t)p->n_rows * sizeof *listed);
     size_t coef = upload_add(u, b->coef, n * sizeof *b->coef);
     size_t cu = upload_add(u, b->cu, ((size_t)b->n_seg + 1) * sizeof *b->cu);
     size_t key = upload_add(u, rng, sizeof rng);
-    rc = upload_send(u, m->dev, e);
+    size_t row = upload_add(u, listed, (size_t)p->n_rows * sizeof *listed);
+    int rc = upload_send(u, m, e);
     free(listed);
     p->ids = upload_at(u, ids);
     p->pos = upload_at(u, pos);
     p->target = upload_at(u, target);
     p->coef = upload_at(u, coef);
     p->cu = upload_at(u, cu);
-    p->row = upload_at(u, row);
     p->rng = upload_at(u, key);
+    p->row = upload_at(u, row);
+    return rc;
+}
+
+static int begin(model *m, const model_batch *b, pass *p, hone_err *e)
+{
+    *p = (pass){.n = b->n, .n_seg = b->n_seg, .training = b->training};
+    int rc = admit(m, b, &p->max_len, e);
+    return rc == 0 ? send_batch(m, b, p, e) : rc;
+}
+
+/* Rows to pad n up to: an eighth of the plan is the step, so that short batches cost little more
+ * than they must and there are at most eight shapes. */
+static int64_t padded_rows(int64_t n, int64_t n_max)
+{
+    int64_t step = (n_max + 7) / 8;
+    int64_t rows = (n + step - 1) / step * step;
+    return rows < n_max ? rows : n_max;
+}
+
+static int begin_padded(model *m, const model_batch *b, pass *p, hone_err *e)
+{
+    padded all;
+    if (!m->dev->records || !m->acts.fixed)
+        return begin(m, b, p, e);
+    int64_t max_len;
+    int rc = admit(m, b, &max_len, e);
+    if (rc != 0)
+        return rc;
+    pad_make(&all, b, padded_rows(b->n, m->acts.n_max));
+    *p = (pass){.n = all.b.n, .n_seg = all.b.n_seg, .training = b->training, .max_len = all.b.n};
+    rc = send_batch(m, &all.b, p, e);
+    pad_free(&all);
     return rc;
 }
 
@@ -209,19 +244,37 @@ static int embed_grad(model *m, const pass *p, hone_err *e)
     return model_failed(m, kern_do(m->dev, embed_grad, &k), m->embed->name, e);
 }
 
-static int run_backward(model *m, const pass *p, int64_t floor, hone_err *e)
+/* From the gradient that the head has left in acts.dn. */
+static int backward(model *m, const pass *p, hone_err *e)
 {
-    int rc = run_head(m, p, acts_rows(&m->acts.dn, p->n), e);
-    if (rc == 0)
-        rc = final_norm_grad(m, p, e);
+    int rc = final_norm_grad(m, p, e);
     for (int64_t l = m->cfg.n_layers - 1; l >= 0 && rc == 0; l--) {
-        if (l * N_GROUPS + N_GROUPS - 1 < floor)
+        if (l * N_GROUPS + N_GROUPS - 1 < p->floor)
             return 0;
-        rc = layer_backward(m, l, p, floor, e);
+        rc = layer_backward(m, l, p, e);
         if (rc != 0)
             hone_fail_at(e, "layer %lld, backward", (long long)l);
     }
     return rc == 0 ? embed_grad(m, p, e) : rc;
+}
+
+static record_key key_of(record_kind kind, const pass *p)
+{
+    return (record_key){
+        .kind = kind, .training = p->training, .n = p->n, .n_seg = p->n_seg, .floor = p->floor};
+}
+
+/* The head stands between two records: how many rows it has differs from batch to batch. */
+static int run_forward(model *m, const pass *p, hone_err *e)
+{
+    record_key key = key_of(RECORD_FORWARD, p);
+    return record_run(m, &key, pass_forward, p, e);
+}
+
+static int run_backward(model *m, const pass *p, hone_err *e)
+{
+    record_key key = key_of(RECORD_BACKWARD, p);
+    return record_run(m, &key, backward, p, e);
 }
 
 int model_backward(model *m, const model_batch *b, float *logp, hone_err *e)
@@ -239,12 +292,15 @@ int model_backward(model *m, const model_batch *b, float *logp, hone_err *e)
         for (int64_t i = 0; i < b->n; i++)
             ones[i] = 1;
     }
-    int rc = begin(m, &with, &p, e);
+    int rc = begin_padded(m, &with, &p, e);
     p.keep = true;
+    p.floor = floor;
     if (rc == 0)
-        rc = pass_forward(m, &p, e);
+        rc = run_forward(m, &p, e);
     if (rc == 0)
-        rc = run_backward(m, &p, floor, e);
+        rc = run_head(m, &p, acts_rows(&m->acts.dn, p.n), e);
+    if (rc == 0)
+        rc = run_backward(m, &p, e);
     free(ones);
     return rc == 0 ? read_logp(m, b->n, logp, e) : rc;
 }

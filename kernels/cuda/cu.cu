@@ -186,6 +186,7 @@ static int open_cuda(kern_dev **out, const kern_open_args *a, char err[256])
     d->ops = &ops;
     d->backend = "cuda";
     d->threads = 1;
+    d->records = true;
     c->index = a->index;
     c->sms = p.multiProcessorCount;
     c->cc = p.major * 10 + p.minor;
