@@ -52,12 +52,10 @@ static kern_dtype stored_dtype(const json_t *config)
 static int open_model(run *r, hone_err *e)
 {
     const train_conf *c = r->c;
-    static const model_recompute policy[] = {RECOMPUTE_NONE, RECOMPUTE_FULL, RECOMPUTE_SELECTIVE};
     model_options o = {.dev = r->dev,
                        .dtype = compute_dtype(r),
                        .backward = true,
-                       .train_base = c->adapter == TRAIN_ADAPTER_NONE,
-                       .recompute = policy[c->checkpointing]};
+                       .train_base = c->adapter == TRAIN_ADAPTER_NONE};
     char *path = c->pretrain_config != NULL ? mem_strdup(c->pretrain_config)
                                             : path_join(c->base_model, "config.json");
     json_t *config = NULL;

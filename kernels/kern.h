@@ -394,9 +394,9 @@ struct kern_dev {
     const char *backend;      /* "cpu", "cuda" */
     char name[128];           /* "AMD EPYC (2 threads, avx512_bf16)" */
     int threads;
-    bool records; /* capture_begin and capture_end record */
-    size_t mem_used, mem_peak,
-        mem_total; /* bytes that alloc and weights hold; total 0: not known */
+    bool records;                         /* capture_begin and capture_end record */
+    size_t mem_used, mem_peak, mem_total; /* bytes that alloc and weights hold; total: that they
+                                                                 could, 0: not known */
     char err[256];
 };
 

@@ -278,6 +278,15 @@ int model_reserve(model *m, int64_t n_max, hone_err *e)
     return rc == 0 ? model_positions(m, n_max, e) : rc;
 }
 
+void model_recompute_set(model *m, model_recompute r)
+{
+    if (m->opt.recompute == r)
+        return;
+    record_drop(m);
+    acts_free(m);
+    m->opt.recompute = r;
+}
+
 int model_positions(model *m, int64_t n, hone_err *e)
 {
     if (n > m->rope.n)

@@ -103,6 +103,15 @@ typedef struct model_plan {
 model_plan model_plan_for(const model *m, int64_t n_tokens);
 int model_reserve(model *m, int64_t n_max, hone_err *e);
 
+/* Changes what is computed again; buffers that are there are made anew at the next call that needs
+ * them. */
+void model_recompute_set(model *m, model_recompute r);
+
+/* Runs a whole batch of n tokens without effect (its loss has weight 0; `training` as the real ones
+ * will have it), so that every buffer has its size and every pass its record before the first step.
+ * Does nothing on a device that records nothing. */
+int model_warm(model *m, int64_t n, bool training, hone_err *e);
+
 /* ---- serving ---- */
 
 typedef struct model_kv model_kv;

@@ -50,6 +50,7 @@ typedef struct train_run {
     int64_t window_tokens;
     int64_t first_step;
     double grad_norm, lr, rate; /* of the last step; rate: tokens/s */
+    int recompute;              /* model_recompute */
     train_status status;
     bool told_time;
     bool stop, saved; /* saved: the state stands in a checkpoint */
@@ -60,8 +61,14 @@ bool trainer_impatient(train_run *r);
 
 /* train_length.c */
 int train_length_count(train_length *out, const train_run *r, hone_err *e);
-/* Prints the plan; ELIMIT when it does not fit the device. */
-int train_length_show(const train_run *r, hone_err *e);
+/* Prints what will be run on what. */
+void train_length_show(const train_run *r);
+/* Chooses what is computed again, makes the buffers, and prints the plan of the memory; ELIMIT when
+ * it does not fit the device. */
+int train_memory_plan(train_run *r, hone_err *e);
+/* After the optimizer stands: runs a batch without effect, so that memory can end now only; prints
+ * what the device has in use where that is known. */
+int train_memory_prove(train_run *r, hone_err *e);
 
 /* train_step.c */
 int train_step(train_run *r, hone_err *e);

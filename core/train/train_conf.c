@@ -99,9 +99,10 @@ const conf_row train_conf_rows[] = {
 
     {"bf16", NULL, CONF_ENUM, AT(bf16), "auto", 0, 0, "auto|true|false",
      "bf16 arithmetic; adapters, gradients and optimizer stay f32. auto: on a GPU"},
-    {"gradient_checkpointing", NULL, CONF_ENUM, AT(checkpointing), "false", 0, 0,
-     "false|true|selective",
-     "compute activations again instead of keeping them"},
+    {"gradient_checkpointing", NULL, CONF_ENUM, AT(checkpointing), "auto", 0, 0,
+     "auto|false|selective|true",
+     "compute activations again instead of keeping them: all of a layer's, or what is cheap "
+     "(selective). auto: as little as fits the device"},
     {"device", NULL, CONF_STR, AT(device), "auto", 0, 0, NULL, "cpu, cuda, or auto"},
     {"threads", NULL, CONF_INT, AT(threads), "0", 0, 4096, NULL, "CPU threads; 0: all"},
     {"seed", NULL, CONF_INT, AT(seed), "42", 0, 9e15, NULL, "of order, dropout and new weights"},

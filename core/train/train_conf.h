@@ -11,6 +11,7 @@
 #include <stdint.h>
 
 typedef enum { TRAIN_BF16_AUTO, TRAIN_BF16_TRUE, TRAIN_BF16_FALSE } train_bf16;
+enum { TRAIN_RECOMPUTE_AUTO, TRAIN_RECOMPUTE_NONE }; /* then selective, full, as model_recompute */
 typedef enum { TRAIN_ADAPTER_NONE, TRAIN_ADAPTER_LORA } train_adapter;
 typedef enum {
     TRAIN_PROGRESS_AUTO,
@@ -45,7 +46,7 @@ typedef struct train_conf {
     double weight_decay, adam_beta1, adam_beta2, adam_epsilon, max_grad_norm;
     /* numbers and memory */
     int bf16;          /* train_bf16 */
-    int checkpointing; /* index into false|true|selective */
+    int checkpointing; /* TRAIN_RECOMPUTE_AUTO, or TRAIN_RECOMPUTE_NONE + a model_recompute */
     char *device;
     int64_t threads, seed;
     /* when to report, evaluate, save, stop */

@@ -65,47 +65,12 @@ int train_length_count(train_length *out, const train_run *r, hone_err *e)
     return 0;
 }
 
-typedef struct need {
-    size_t weights, trainable, activations, logits, total;
-} need;
-
-static need need_of(const train_run *r)
+void train_length_show(const train_run *r)
 {
-    model_plan p = model_plan_for(r->t->model, r->len.max_tokens);
-    int64_t n = r->t->params->total;
-    need out = {.weights = p.weights, .activations = p.activations, .logits = p.logits};
-    out.trainable = 2 * (size_t)n * sizeof(float) + optim_bytes(r->c->optimizer, n);
-    out.total = out.weights + out.trainable + out.activations + out.logits;
-    return out;
-}
-
-static int check_room(const train_run *r, const need *n, hone_err *e)
-{
-    const kern_dev *dev = model_device(r->t->model);
-    char want[16], have[16];
-    if (dev->mem_total == 0 || n->total <= dev->mem_total)
-        return 0;
-    progress_bytes(want, sizeof want, (double)n->total);
-    progress_bytes(have, sizeof have, (double)dev->mem_total);
-    return hone_fail(e, HONE_ELIMIT,
-                     "training needs %s and the device has %s; lower micro_batch_size or "
-                     "sequence_len, or set gradient_checkpointing: true or bf16: true",
-                     want, have);
-}
-
-int train_length_show(const train_run *r, hone_err *e)
-{
-    need n = need_of(r);
-    char w[16], a[16], t[16], l[16], all[16];
     int64_t trainable = 0, params = r->n_params;
     const data_view *v = r->t->train;
     for (size_t i = 0; i < r->t->params->n; i++)
         trainable += r->t->params->items[i].rows * r->t->params->items[i].cols;
-    progress_bytes(w, sizeof w, (double)n.weights);
-    progress_bytes(t, sizeof t, (double)n.trainable);
-    progress_bytes(a, sizeof a, (double)n.activations);
-    progress_bytes(l, sizeof l, (double)n.logits);
-    progress_bytes(all, sizeof all, (double)n.total);
     progress_line(r->show, "device      %s", model_device(r->t->model)->name);
     progress_line(r->show, "parameters  %lld, of which trained %lld (%.2f %%)", (long long)params,
                   (long long)trainable, 100.0 * (double)trainable / (double)params);
@@ -119,9 +84,4 @@ int train_length_show(const train_run *r, hone_err *e)
                   "steps       %lld (%.2f epochs of %lld), at most %lld tokens a micro-batch",
                   (long long)r->len.steps, r->len.epochs, (long long)r->len.epoch_steps,
                   (long long)r->len.max_tokens);
-    progress_line(r->show,
-                  "memory      %s: weights %s, trained values, gradients and optimizer %s, "
-                  "activations %s, logits %s",
-                  all, w, t, a, l);
-    return check_room(r, &n, e);
 }

@@ -36,11 +36,12 @@ static int set_up(train_run *r, hone_err *e)
         .warmup = schedule_warmup(c->lr_scheduler, c->warmup_steps, c->warmup_ratio, r->len.steps),
         .total = r->len.steps,
         .min_ratio = c->cosine_min_lr_ratio};
-    rc = train_length_show(r, e);
-    if (rc == 0)
-        rc = model_reserve(r->t->model, r->len.max_tokens, e);
+    train_length_show(r);
+    rc = train_memory_plan(r, e);
     if (rc == 0)
         rc = optim_new(&r->opt, r->t->params, &o, e);
+    if (rc == 0)
+        rc = train_memory_prove(r, e);
     if (rc == 0)
         rc = checkpoint_resume(r, e);
     if (rc != 0)

@@ -191,10 +191,10 @@ static int open_cuda(kern_dev **out, const kern_open_args *a, char err[256])
     c->sms = p.multiProcessorCount;
     c->cc = p.major * 10 + p.minor;
     c->shared_max = p.sharedMemPerBlockOptin;
-    size_t available = 0;
-    (void)cudaMemGetInfo(&available, &d->mem_total);
+    size_t on_card = 0; /* others may hold some of it */
+    (void)cudaMemGetInfo(&d->mem_total, &on_card);
     snprintf(d->name, sizeof d->name, "%.60s (%d SMs, sm_%d, %zu MiB free)", p.name, c->sms, c->cc,
-             available >> 20);
+             d->mem_total >> 20);
     rc = start(c);
     if (rc != 0) {
         snprintf(err, 256, "cuda: %.240s", d->err);

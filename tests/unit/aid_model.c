@@ -7,12 +7,18 @@
 #include <stdlib.h>
 #include <string.h>
 
+const char *aid_device_name(void)
+{
+    const char *name = getenv("HONE_TEST_DEVICE");
+    return name != NULL && name[0] != '\0' ? name : "cpu";
+}
+
 kern_dev *aid_device(void)
 {
     char err[256];
     kern_dev *dev;
     const kern_open_args a = {.threads = 2};
-    if (kern_open(&dev, "cpu", &a, err) != 0)
+    if (kern_open(&dev, aid_device_name(), &a, err) != 0)
         fail_msg("%s", err);
     return dev;
 }

@@ -6,6 +6,8 @@
 #include <stdbool.h>
 
 /* The CPU backend with two threads; fails the test when it does not open. Close with kern_close. */
+/* HONE_TEST_DEVICE, or "cpu": the same tests hold every backend. */
+const char *aid_device_name(void);
 kern_dev *aid_device(void);
 
 /* Opens dir, or fails the test with the message. */

@@ -114,7 +114,7 @@ int aid_train(aid_run *out, const dataset *d, const char *settings, const char *
     kern_dev *dev;
     char why[256];
     kern_open_args one = {.threads = 1}; /* the model is too small for more */
-    if (kern_open(&dev, "cpu", &one, why) != 0)
+    if (kern_open(&dev, aid_device_name(), &one, why) != 0)
         fail_msg("%s", why);
     assert_int_equal(js_parse(&tree, settings, strlen(settings), e), 0);
     json_object_set_new(tree, "base_model", json_string(DIR_GOLDEN "model"));

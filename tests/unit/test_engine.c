@@ -6,6 +6,7 @@
 #include "serve/engine/engine.h"
 #include "tests/unit/aid.h"
 #include "tests/unit/aid_dir.h"
+#include "tests/unit/aid_model.h"
 #include "tests/unit/aid_tiny.h"
 
 #include <math.h>
@@ -114,7 +115,7 @@ static served *open_served(int64_t kv_tokens)
     hone_err e = {0};
     char *model_dir = path_join(dir, "model");
     served_options o = {.model_dir = model_dir,
-                        .device = "cpu",
+                        .device = aid_device_name(),
                         .dtype = KERN_F32,
                         .kv_tokens = kv_tokens,
                         .block_tokens = 4};

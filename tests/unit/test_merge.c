@@ -41,7 +41,7 @@ static merge_options options(void)
     return (merge_options){.model_dir = base_dir,
                            .adapter_dir = ADAPTER,
                            .out_dir = out_dir,
-                           .device = "cpu",
+                           .device = aid_device_name(),
                            .threads = 2};
 }
 
