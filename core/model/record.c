@@ -55,7 +55,9 @@ int record_run(model *m, const record_key *key, record_fn *fn, const struct pass
     if (r->graph == NULL && r->runs++ < RUNS_BEFORE)
         return fn(m, p, e);
     int rc = r->graph == NULL ? record(m, r, fn, p, e) : 0;
-    return rc == 0 ? model_failed(m, kern_do(m->dev, graph_run, r->graph), "recorded pass", e) : rc;
+    if (rc != 0 || r->graph == NULL) /* it has run, and is not recorded */
+        return rc;
+    return model_failed(m, kern_do(m->dev, graph_run, r->graph), "recorded pass", e);
 }
 
 void record_drop(model *m)

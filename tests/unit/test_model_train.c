@@ -187,6 +187,38 @@ static void test_packed_is_separate_and_gradients_add(void **state)
     aid_golden_close(&g);
 }
 
+/* Padding to the size of a plan, and a batch without effect, change no loss and no gradient. */
+static void test_padding_has_no_effect(void **state)
+{
+    (void)state;
+    aid_golden g;
+    hone_err e = {0};
+    bool records = dev->records;
+    float plain[64], padded[64];
+    aid_golden_open(&g, "qwen2");
+    model *m = aid_open(dev, "tests/golden/model/qwen2", KERN_F32, true, RECOMPUTE_NONE);
+    param_list *l = model_params(m);
+    const model_batch b = aid_batch(&g);
+    backward(m, &b, plain);
+    float *want = read_grads(l);
+    assert_int_equal(param_zero_grad(l, &e), 0);
+    dev->records = true;
+    assert_int_equal(model_reserve(m, 3 * g.n + 1, &e), 0);
+    assert_int_equal(model_warm(m, 3 * g.n + 1, false, &e), 0);
+    for (int run = 0; run < 4; run++) {
+        assert_int_equal(param_zero_grad(l, &e), 0);
+        backward(m, &b, padded);
+        float *got = read_grads(l);
+        assert_true(aid_max_diff(padded, plain, (size_t)g.n) < 1e-5);
+        assert_true(aid_rel_diff(got, want, (size_t)l->total) < 1e-5);
+        free(got);
+    }
+    dev->records = records;
+    free(want);
+    model_close(m);
+    aid_golden_close(&g);
+}
+
 static void test_dropout_follows_its_key(void **state)
 {
     (void)state;
@@ -337,6 +369,7 @@ int main(void)
         cmocka_unit_test(test_recomputing_changes_no_bit),
         cmocka_unit_test(test_slopes_by_finite_differences),
         cmocka_unit_test(test_packed_is_separate_and_gradients_add),
+        cmocka_unit_test(test_padding_has_no_effect),
         cmocka_unit_test(test_dropout_follows_its_key),
         cmocka_unit_test(test_nothing_is_computed_below_the_lowest_term),
         cmocka_unit_test(test_bf16_is_near_f32),
