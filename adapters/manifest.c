@@ -96,6 +96,7 @@ int manifest_write(const manifest_facts *f, hone_err *e)
     json_object_set_new(o, "data", data(f));
     json_object_set_new(o, "settings", train_conf_json(f->conf));
     json_object_set_new(o, "training", training(f));
+    json_object_set_new(o, "plugins", hook_report(f->hooks));
     json_object_set_new(o, "files", files);
     int rc = hash_files(files, f->conf->output_dir, e);
     if (rc == 0)

@@ -14,6 +14,7 @@ typedef struct manifest_facts {
     const kern_dev *dev;
     const json_t *identity;
     const tune_result *result;
+    const hooks *hooks; /* may be NULL */
 } manifest_facts;
 
 /* Writes output_dir/hone_manifest.json, with the hash of every artefact file that stands there. */

@@ -246,6 +246,8 @@ static int write_manifest(const merge *g, const char *dir, hone_err *e)
                           "merged_base_digest", base, "merged_adapter_digest", pair, "proof",
                           "positions", (json_int_t)r->n_positions, "max_abs_diff", r->max_abs_diff,
                           "mean_kl", r->mean_kl, "agreement", r->agreement);
+    if (hook_is_used(g->o->hooks))
+        json_object_set_new(m, "plugins", hook_manifest(g->o->hooks));
     rc = js_save(m, path, true, e);
     json_decref(m);
     free(path);

@@ -15,6 +15,7 @@
 
 typedef struct run {
     const train_conf *c;
+    hooks *hooks;
     train_inputs in;
     kern_dev *dev;
     model *m;
@@ -190,6 +191,13 @@ static void make_identity(run *r)
                             "base", r->out->base_digest, "tokenizer", tok_digest(r->in.tok),
                             "template", r->out->template_digest, "data", data, "dtype",
                             kern_dtype_name(compute_dtype(r)));
+    json_t *plugins = hook_manifest(r->hooks);
+    if (json_array_size(plugins) > 0) { /* what they do to batches is part of the run */
+        char *text = js_text(plugins, true);
+        json_object_set_new(r->identity, "plugins", json_string(text));
+        free(text);
+    }
+    json_decref(plugins);
 }
 
 static int prepare(run *r, hooks *h, hone_err *e)
@@ -216,8 +224,12 @@ static int prepare(run *r, hooks *h, hone_err *e)
 
 static int finish(const run *r, hone_err *e)
 {
-    manifest_facts f = {
-        .conf = r->c, .in = &r->in, .dev = r->dev, .identity = r->identity, .result = r->out};
+    manifest_facts f = {.conf = r->c,
+                        .in = &r->in,
+                        .dev = r->dev,
+                        .identity = r->identity,
+                        .result = r->out,
+                        .hooks = r->hooks};
     char *old = path_join(r->c->output_dir, MANIFEST_NAME);
     int rc = file_remove(old, e); /* of a run before this one: it is not true any more */
     if (rc == 0)
@@ -229,7 +241,7 @@ static int finish(const run *r, hone_err *e)
 int tune_run(const train_conf *c, hooks *h, tune_result *out, hone_err *e)
 {
     *out = (tune_result){0};
-    run r = {.c = c, .out = out};
+    run r = {.c = c, .hooks = h, .out = out};
     int rc = prepare(&r, h, e);
     if (rc == 0) {
         trainer t = {.conf = c,

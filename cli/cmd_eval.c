@@ -1,6 +1,7 @@
 /* hone eval: scores of a model on a file, alone or before against after an adapter. */
 #include "cli/args.h"
 #include "cli/cmd.h"
+#include "cli/extend.h"
 #include "core/base/js.h"
 #include "core/base/mem.h"
 #include "core/eval/eval.h"
@@ -12,7 +13,7 @@
 
 typedef struct options {
     const char *model, *adapter, *data, *metrics, *limit, *max_tokens, *batch, *device, *dtype;
-    const char *threads, *out, *baseline;
+    const char *threads, *out, *baseline, *plugins;
     bool json, before;
 } options;
 
@@ -30,13 +31,14 @@ static const args_row rows[] = {
     {"threads",    offsetof(options, threads),    ARGS_TEXT},
     {"out",        offsetof(options, out),        ARGS_TEXT},
     {"baseline",   offsetof(options, baseline),   ARGS_TEXT},
+    {"plugins",    offsetof(options, plugins),    ARGS_TEXT},
     {"before",     offsetof(options, before),     ARGS_FLAG},
     {"json",       offsetof(options, json),       ARGS_FLAG},
     {NULL, 0, ARGS_TEXT},
 };
 /* clang-format on */
 
-static int evaluate(json_t **report, const options *o, const char *adapter, hone_err *e)
+static int evaluate(json_t **report, const options *o, const char *adapter, hooks *h, hone_err *e)
 {
     served *s = NULL;
     int64_t threads = 0, batch = 0;
@@ -63,6 +65,7 @@ static int evaluate(json_t **report, const options *o, const char *adapter, hone
     eo.m = s->model;
     eo.t = s->tok;
     eo.c = s->chat;
+    eo.hooks = h;
     rc = eval_run(report, &eo, e);
     if (rc == 0) {
         json_object_set_new(*report, "model", json_string(s->model_digest));
@@ -91,22 +94,26 @@ static void show(const options *o, const json_t *report, const json_t *compare)
 static int run_all(const options *o, hone_err *e)
 {
     json_t *before = NULL, *after = NULL, *compare = NULL;
-    int rc = 0;
-    if (o->before)
-        rc = evaluate(&before, o, NULL, e);
-    else if (o->baseline != NULL)
+    extend *x = NULL;
+    int rc = extend_open_file(&x, o->plugins, e);
+    if (rc == 0 && o->before)
+        rc = evaluate(&before, o, NULL, extend_hooks(x), e);
+    else if (rc == 0 && o->baseline != NULL)
         rc = js_load(&before, o->baseline, e);
     if (rc == 0)
-        rc = evaluate(&after, o, o->adapter, e);
+        rc = evaluate(&after, o, o->adapter, extend_hooks(x), e);
     if (rc == 0 && before != NULL)
         rc = eval_compare(&compare, before, after, e);
     if (rc == 0 && o->out != NULL)
         rc = js_save(after, o->out, true, e);
     if (rc == 0)
         show(o, after, compare);
+    if (rc == 0 && !o->json)
+        extend_report(x, stdout);
     json_decref(before);
     json_decref(after);
     json_decref(compare);
+    extend_close(x);
     return rc;
 }
 
@@ -139,6 +146,7 @@ const cmd cmd_eval = {
     "  --before              also without the adapter, and the paired difference of the two\n"
     "  --baseline FILE       paired difference to a report written by --out\n"
     "  --out FILE            write the report with the scores of every example\n"
+    "  --plugins FILE        settings file whose section plugins is loaded: metrics of your own\n"
     "  --limit N             first N examples only\n"
     "  --max-tokens N        longest answer (64)\n"
     "  --batch N             answers decoded together (8)\n"

@@ -151,10 +151,22 @@ static int do_export(const state_call *c, hone_err *e)
 /* ---- import, review, erase ---- */
 
 typedef struct tally {
-    int lines, added;
+    int lines, added, refused;
 } tally;
 
-static int import_line(store *s, const char *text, size_t len, const char *actor, tally *t,
+/* Plugins see a line as they see what a client sends. EAGAIN: it is left out. */
+static int ask_hooks(json_t **line, hooks *h, tally *t, hone_err *e)
+{
+    hone_err why = {0};
+    int rc = hook_emit(h, HOOK_FEEDBACK_INGEST, line, &why);
+    if (rc != HONE_EVETO)
+        return rc == 0 ? 0 : hone_fail(e, rc, "%s", why.msg);
+    fprintf(stderr, "line %d: %s\n", t->lines, why.msg);
+    t->refused++;
+    return HONE_EAGAIN;
+}
+
+static int import_line(const state_call *c, const char *text, size_t len, hooks *h, tally *t,
                        hone_err *e)
 {
     json_t *line;
@@ -162,8 +174,12 @@ static int import_line(store *s, const char *text, size_t len, const char *actor
     t->lines++;
     int rc = js_parse(&line, text, len, e);
     if (rc == 0)
-        rc = feedback_import(s, line, actor, &created, e);
+        rc = ask_hooks(&line, h, t, e);
+    if (rc == 0)
+        rc = feedback_import(c->st, line, c->actor, &created, e);
     json_decref(line);
+    if (rc == HONE_EAGAIN)
+        return 0;
     t->added += created;
     return rc == 0 ? 0 : hone_fail_at(e, "line %d", t->lines);
 }
@@ -173,19 +189,27 @@ static int do_import(const state_call *c, hone_err *e)
     char *data;
     size_t len;
     tally t = {0};
-    int rc = file_read(&data, &len, c->word[0], MAX_IMPORT, e);
-    if (rc != 0)
+    extend *x;
+    int rc = state_plugins(&x, c->args, e);
+    if (rc == 0)
+        rc = file_read(&data, &len, c->word[0], MAX_IMPORT, e);
+    if (rc != 0) {
+        extend_close(x);
         return rc;
+    }
     for (char *at = data; rc == 0 && at < data + len;) {
         char *end = memchr(at, '\n', (size_t)(data + len - at));
         size_t n = end != NULL ? (size_t)(end - at) : (size_t)(data + len - at);
         if (strspn(at, " \t\r") < n)
-            rc = import_line(c->st, at, n, c->actor, &t, e);
+            rc = import_line(c, at, n, extend_hooks(x), &t, e);
         else
             t.lines++;
         at += n + 1;
     }
     free(data);
+    extend_close(x);
+    if (t.refused > 0)
+        fprintf(stderr, "%d lines refused by plugins\n", t.refused);
     fprintf(stderr, "%d new of %d lines%s\n", t.added, t.lines,
             rc != 0 ? "; what came before the error stays" : "");
     return rc == 0 ? 0 : hone_fail_at(e, "%s", c->word[0]);

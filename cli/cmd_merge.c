@@ -2,6 +2,7 @@
 #include "adapters/merge.h"
 #include "cli/args.h"
 #include "cli/cmd.h"
+#include "cli/extend.h"
 #include "cli/state.h"
 
 #include <stddef.h>
@@ -9,6 +10,7 @@
 
 typedef struct options {
     const char *model, *adapter, *out, *prompts, *device, *threads, *max_diff, *min_agreement;
+    const char *plugins;
     state_args at;
 } options;
 
@@ -22,6 +24,7 @@ static const args_row rows[] = {
     {"threads",       offsetof(options, threads),       ARGS_TEXT},
     {"max-diff",      offsetof(options, max_diff),      ARGS_TEXT},
     {"min-agreement", offsetof(options, min_agreement), ARGS_TEXT},
+    {"plugins",       offsetof(options, plugins),       ARGS_TEXT},
     STATE_ARGS(options, at),
     {NULL, 0, ARGS_TEXT},
 };
@@ -85,11 +88,17 @@ static int run(int argc, char **argv)
     if (take_numbers(&m, &o, &e) != 0)
         return cmd_usage(&cmd_merge, "%s", e.msg);
     store *st = NULL;
+    extend *x = NULL;
     sign_public by = {0};
     int rc = open_key(&st, &by, &o.at, &e);
     m.key_dir = st != NULL ? store_dir(st) : NULL;
     if (rc == 0)
+        rc = extend_open_file(&x, o.plugins, &e);
+    if (rc == 0) {
+        m.hooks = extend_hooks(x);
         rc = merge_run(&m, &report, &e);
+    }
+    extend_close(x);
     store_close(st);
     if (rc != 0)
         return cmd_failed(&e);
@@ -113,6 +122,7 @@ const cmd cmd_merge = {
     "0.5)\n"
     "  --min-agreement X     share of positions with the same best token (0.99)\n"
     "  --config FILE, --state DIR  sign it with the key of this appliance (hone.yaml, state)\n"
+    "  --plugins FILE        settings file whose section plugins is loaded\n"
     "  --device cpu|cuda|auto  --threads N  --json\n"
     "\n"
     "example: hone merge --model base --adapter out/support --out merged"};

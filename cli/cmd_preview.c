@@ -1,5 +1,6 @@
 /* hone preview: what the trainer will see. Tokens that are learnt stand in green on a terminal, in
  * [brackets] elsewhere. */
+#include "cli/extend.h"
 #include "cli/train_args.h"
 #include "core/base/js.h"
 #include "core/base/mem.h"
@@ -199,7 +200,8 @@ static int run(int argc, char **argv)
 {
     train_conf c;
     train_args a;
-    train_inputs in;
+    train_inputs in = {0};
+    extend *x = NULL;
     hone_err e = {0};
     bool done;
     char *end = NULL;
@@ -214,10 +216,13 @@ static int run(int argc, char **argv)
             return cmd_usage(&cmd_preview, "--rows: '%s' is not a whole number", a.rows);
         }
     }
-    rc = train_inputs_open(&in, &c, NULL, true, &e);
+    rc = extend_open(&x, c.plugins, a.config, NULL, &e);
+    if (rc == 0)
+        rc = train_inputs_open(&in, &c, extend_hooks(x), true, &e);
     if (rc == 0)
         rc = show(&in, &c, a.json, rows, &e);
     train_inputs_close(&in);
+    extend_close(x);
     train_conf_free(&c);
     return rc == 0 ? 0 : cmd_failed(&e);
 }

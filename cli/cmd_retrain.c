@@ -1,6 +1,7 @@
 /* hone retrain: one round from feedback to a judged, registered and perhaps promoted candidate. */
 #include "cli/args.h"
 #include "cli/cmd.h"
+#include "cli/extend.h"
 #include "cli/state.h"
 #include "core/base/mem.h"
 #include "core/eval/eval.h"
@@ -60,11 +61,17 @@ static int retrain(const serve_conf *sc, const char *config, json_t **report, ho
     static const char *const dtypes[] = {"bf16", "f32", "bf16"};
     retrain_conf rc_conf;
     store *st = NULL;
+    extend *x = NULL;
     sign_trust trust = {0};
     char *dir = path_dir(config), *by = state_actor();
     int rc = retrain_conf_read(&rc_conf, sc->retrain, dir, e);
     if (rc == 0)
-        rc = store_open(&st, sc->state_dir, NULL, e);
+        rc = extend_open(&x, sc->plugins, config, sc->state_dir, e);
+    if (rc == 0) {
+        const store_options so = {.hooks = extend_hooks(x)};
+        extend_say(x);
+        rc = store_open(&st, sc->state_dir, &so, e);
+    }
     if (rc == 0)
         rc = sign_trust_open(&trust, sc->state_dir, sc->trusted_keys, sc->require_signature, e);
     if (rc == 0) {
@@ -76,12 +83,14 @@ static int retrain(const serve_conf *sc, const char *config, json_t **report, ho
                              .threads = (int)sc->threads,
                              .dtype = dtypes[sc->dtype],
                              .conf = &rc_conf,
+                             .hooks = extend_hooks(x),
                              .trust = &trust,
                              .by = by};
         rc = retrain_run(report, &o, e);
     }
     sign_trust_close(&trust);
     store_close(st);
+    extend_close(x);
     retrain_conf_free(&rc_conf);
     free(dir);
     free(by);

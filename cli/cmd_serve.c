@@ -2,6 +2,7 @@
  * leaves in order. */
 #include "cli/args.h"
 #include "cli/cmd.h"
+#include "cli/extend.h"
 #include "core/base/hook.h"
 #include "core/base/log.h"
 #include "serve/engine/engine.h"
@@ -28,6 +29,7 @@ static const args_row rows[] = {{"json-log", offsetof(options, json_log), ARGS_F
 
 typedef struct appliance {
     const serve_conf *conf;
+    extend *extend;
     hooks *hooks;
     store *store;
     sign_trust trust;
@@ -88,7 +90,7 @@ static void stop(appliance *a)
     engine_stop(a->engine);
     sign_trust_close(&a->trust);
     store_close(a->store);
-    hook_free(a->hooks);
+    extend_close(a->extend);
 }
 
 /* Signals are blocked in every thread and taken here. 0: told to end; a second signal does not wait
@@ -119,19 +121,24 @@ static void say_address(const appliance *a)
              host[0] != '\0' ? host : "0.0.0.0", http_server_port(a->http));
 }
 
-static int serve(const serve_conf *conf, hone_err *e)
+static int serve(const serve_conf *conf, const char *config, hone_err *e)
 {
     sigset_t signals;
-    appliance a = {.conf = conf, .hooks = hook_new()};
+    appliance a = {.conf = conf};
     signal(SIGPIPE, SIG_IGN);
     sigemptyset(&signals);
     sigaddset(&signals, SIGTERM);
     sigaddset(&signals, SIGINT);
     pthread_sigmask(SIG_BLOCK, &signals, NULL);
-    int rc = conf->model != NULL ? start(&a, e)
-                                 : hone_fail(e, HONE_EINVAL,
-                                             "no model: set 'model' to the "
-                                             "directory of a checkpoint");
+    int rc = conf->model == NULL
+                 ? hone_fail(e, HONE_EINVAL,
+                             "no model: set 'model' to the "
+                             "directory of a checkpoint")
+                 : extend_open(&a.extend, conf->plugins, config, conf->state_dir, e);
+    if (rc == 0) {
+        a.hooks = extend_hooks(a.extend);
+        rc = start(&a, e);
+    }
     if (rc == 0) {
         say_address(&a);
         rc = watch(&a, &signals, e);
@@ -154,7 +161,7 @@ static int run(int argc, char **argv)
     log_setup(LOG_INFO, o.json_log);
     int rc = serve_conf_load(&conf, rest[0], (char *const *)(rest + 1), n_rest - 1, &e);
     if (rc == 0)
-        rc = serve(&conf, &e);
+        rc = serve(&conf, rest[0], &e);
     serve_conf_free(&conf);
     return rc == 0 ? 0 : cmd_failed(&e);
 }

@@ -1,5 +1,6 @@
 /* hone train: LoRA or full fine-tuning, or pretraining, as a settings file says. */
 #include "adapters/tune.h"
+#include "cli/extend.h"
 #include "cli/train_args.h"
 #include "core/base/js.h"
 
@@ -24,7 +25,7 @@ static json_t *real(double x)
     return isfinite(x) ? json_real(x) : json_null();
 }
 
-static void print_json(const train_conf *c, const tune_result *r)
+static void print_json(const train_conf *c, const tune_result *r, const extend *x)
 {
     const trainer_result *t = &r->train;
     json_t *o = json_pack(
@@ -35,13 +36,15 @@ static void print_json(const train_conf *c, const tune_result *r)
         "first_eval_loss", real(t->first_eval_loss), "eval_loss", real(t->eval_loss),
         "best_eval_loss", real(t->best_eval_loss), "rows", (json_int_t)r->n_rows, "rejected",
         (json_int_t)r->n_rejected, "seconds", t->seconds);
+    if (hook_is_used(extend_hooks(x)))
+        json_object_set_new(o, "plugins", hook_report(extend_hooks(x)));
     char *text = js_text(o, false);
     puts(text);
     free(text);
     json_decref(o);
 }
 
-static void print_text(const train_conf *c, const tune_result *r)
+static void print_text(const train_conf *c, const tune_result *r, const extend *x)
 {
     const trainer_result *t = &r->train;
     printf("%s after %lld steps (%.2f epochs, %lld tokens, %.1f s)\n", train_status_name(t->status),
@@ -52,6 +55,7 @@ static void print_text(const train_conf *c, const tune_result *r)
                t->first_eval_loss, t->best_eval_loss, (long long)t->best_step);
     printf("rows         %zu used, %zu rejected%s\n", r->n_rows, r->n_rejected,
            r->n_rejected > 0 ? " (see rejects.jsonl)" : "");
+    extend_report(x, stdout);
     printf("%s in %s\n", c->adapter == TRAIN_ADAPTER_LORA ? "adapter" : "model", c->output_dir);
 }
 
@@ -60,6 +64,7 @@ static int run(int argc, char **argv)
     train_conf c;
     train_args a;
     tune_result r;
+    extend *x = NULL;
     hone_err e = {0};
     bool done;
     int rc = train_args_load(&c, &a, &done, &cmd_train, argc, argv);
@@ -68,13 +73,18 @@ static int run(int argc, char **argv)
     signal(SIGINT, on_signal);
     signal(SIGTERM, on_signal);
     c.stop = &interrupted;
-    rc = tune_run(&c, NULL, &r, &e);
+    rc = extend_open(&x, c.plugins, a.config, NULL, &e);
+    if (rc == 0) {
+        extend_say(x);
+        rc = tune_run(&c, extend_hooks(x), &r, &e);
+    }
     if (rc != 0)
         rc = cmd_failed(&e);
     else if (a.json)
-        print_json(&c, &r);
+        print_json(&c, &r, x);
     else
-        print_text(&c, &r);
+        print_text(&c, &r, x);
+    extend_close(x);
     train_conf_free(&c);
     return rc;
 }

@@ -12,16 +12,19 @@
 #include <unistd.h>
 
 /* The settings that hold: --config, else ./hone.yaml unless there is a --state. */
+static const char *config_of(const state_args *a)
+{
+    bool here = a->config == NULL && a->state == NULL && file_exists("hone.yaml");
+    return here ? "hone.yaml" : a->config;
+}
+
 static int load(serve_conf *c, const state_args *a, hone_err *e)
 {
-    const char *config = a->config;
-    if (config != NULL && a->state != NULL) {
+    if (a->config != NULL && a->state != NULL) {
         *c = (serve_conf){0};
         return hone_fail(e, HONE_EINVAL, "--config and --state exclude each other");
     }
-    if (config == NULL && a->state == NULL && file_exists("hone.yaml"))
-        config = "hone.yaml";
-    return serve_conf_load(c, config, NULL, 0, e);
+    return serve_conf_load(c, config_of(a), NULL, 0, e);
 }
 
 int state_open(store **out, const state_args *a, bool must_exist, hone_err *e)
@@ -32,6 +35,17 @@ int state_open(store **out, const state_args *a, bool must_exist, hone_err *e)
     int rc = load(&c, a, e);
     if (rc == 0)
         rc = store_open(out, a->state != NULL ? a->state : c.state_dir, &o, e);
+    serve_conf_free(&c);
+    return rc;
+}
+
+int state_plugins(extend **out, const state_args *a, hone_err *e)
+{
+    serve_conf c;
+    *out = NULL;
+    int rc = load(&c, a, e);
+    if (rc == 0)
+        rc = extend_open(out, c.plugins, config_of(a), c.state_dir, e);
     serve_conf_free(&c);
     return rc;
 }

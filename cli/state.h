@@ -4,6 +4,7 @@
 #include "adapters/sign.h"
 #include "cli/args.h"
 #include "cli/cmd.h"
+#include "cli/extend.h"
 #include "serve/store/store.h"
 
 #include <jansson.h>
@@ -54,6 +55,9 @@ int state_run(const cmd *self, const state_verb *verbs, const args_row *rows, vo
 /* Opens the database of --config (its state_dir) or --state; with neither, of ./hone.yaml, else
  * ./state. */
 int state_open(store **out, const state_args *a, bool must_exist, hone_err *e);
+
+/* The plugins of the same settings. */
+int state_plugins(extend **out, const state_args *a, hone_err *e);
 
 /* Whose signatures count there: the same settings, and the key of the open store's directory. */
 int state_trust(sign_trust *t, const store *s, const state_args *a, hone_err *e);

@@ -1,6 +1,7 @@
 #include "cli/train_args.h"
 
 #include "cli/args.h"
+#include "cli/extend.h"
 #include "core/data/formats.h"
 
 #include <stddef.h>
@@ -38,8 +39,10 @@ static void print_reference(void)
           "`field_output`, `field_history`, `field_prompt`, `field_completion`, `field` (text) | "
           "names of fields that differ |\n"
           "\nA message with `train: false` is never learnt. Rows that cannot be used are in "
-          "`rejects.jsonl` with file, line and reason.\n",
+          "`rejects.jsonl` with file, line and reason.\n"
+          "\n# Plugins\n\nAn entry of `plugins` is a path, or a mapping of:\n\n",
           stdout);
+    conf_markdown(extend_rows, stdout);
 }
 
 int train_args_load(train_conf *c, train_args *a, bool *done, const cmd *self, int argc,
@@ -61,6 +64,7 @@ int train_args_load(train_conf *c, train_args *a, bool *done, const cmd *self, i
     if (n == 0)
         return cmd_usage(self, "a settings file is missing");
     const char *path = strchr(words[0], '=') == NULL ? words[0] : NULL;
+    a->config = path;
     int first = path != NULL;
     for (int i = first; i < n; i++)
         if (strchr(words[i], '=') == NULL)

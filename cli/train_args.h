@@ -7,7 +7,8 @@
 
 typedef struct train_args {
     bool json, settings;
-    const char *rows; /* preview */
+    const char *rows;   /* preview */
+    const char *config; /* the settings file, borrowed from argv; NULL: none */
 } train_args;
 
 /* Parses argv and loads the settings. 0; or the status to end with, everything having been said.

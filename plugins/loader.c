@@ -1,6 +1,7 @@
 #include "plugins/loader.h"
 
 #include "core/base/clock.h"
+#include "core/base/file.h"
 #include "core/base/js.h"
 #include "core/base/log.h"
 #include "core/base/mem.h"
@@ -30,7 +31,6 @@ struct loaded {
     hone_host host;
     hooks *hooks;
     json_t *settings;
-    json_t *points; /* may be NULL */
     void *state;
     pthread_mutex_t turn; /* of a plugin that is not thread-safe */
     subscription *subs[MAX_SUBSCRIPTIONS];
@@ -146,17 +146,6 @@ static int call_plugin(hook_call *call, void *user, hone_err *e)
 
 /* ---- the host's members that are not about values ---- */
 
-static bool is_listed(const json_t *points, const char *name)
-{
-    size_t i;
-    json_t *one;
-    json_array_foreach (points, i, one) {
-        if (json_is_string(one) && strcmp(json_string_value(one), name) == 0)
-            return true;
-    }
-    return points == NULL;
-}
-
 static int host_on(hone_ctx *cx, const char *hook, int priority, hone_fn *fn, void *user)
 {
     loaded *p = of(cx);
@@ -168,8 +157,6 @@ static int host_on(hone_ctx *cx, const char *hook, int priority, hone_fn *fn, vo
     }
     if (hook_by_name(&point, hook, &p->why) != 0)
         return HONE_ERR;
-    if (!is_listed(p->points, hook))
-        return 0;
     if (p->n_subs == MAX_SUBSCRIPTIONS) {
         hone_fail(&p->why, HONE_ELIMIT, "more than %d subscriptions", MAX_SUBSCRIPTIONS);
         return HONE_ERR;
@@ -288,7 +275,6 @@ static void loaded_free(loaded *p)
     for (size_t i = 0; i < p->n_subs; i++)
         free(p->subs[i]);
     json_decref(p->settings);
-    json_decref(p->points);
     pthread_mutex_destroy(&p->turn);
     free(p);
 }
@@ -304,10 +290,17 @@ static int start(loaded *p, hone_err *e)
                      p->why.msg[0] != '\0' ? p->why.msg : "no reason given");
 }
 
-/* All of its hooks, or none. */
-static int subscribe(loaded *p, hone_err *e)
+static json_t *about(const loaded *p, const trust_file *f)
 {
-    int rc = 0;
+    return json_pack("{s:s, s:s, s:s, s:s, s:O, s:b}", "version", p->d.version, "license",
+                     p->d.license, "file", path_base(f->path), "sha256", f->sha256, "settings",
+                     p->settings, "deterministic", (p->d.flags & HONE_F_DETERMINISTIC) != 0);
+}
+
+/* All of its hooks, or none. */
+static int subscribe(loaded *p, const loader_args *a, hone_err *e)
+{
+    int rc = hook_about(p->hooks, p->d.name, about(p, a->file), a->points, e);
     for (size_t i = 0; rc == 0 && i < p->n_subs; i++)
         rc = hook_on(p->hooks, p->subs[i]->point, p->d.name, p->subs[i]->priority, call_plugin,
                      p->subs[i], e);
@@ -319,7 +312,6 @@ int loader_open(loaded **out, const loader_args *a, hone_err *e)
     loaded *p = mem_alloc(sizeof *p);
     pthread_mutex_init(&p->turn, NULL);
     p->hooks = a->hooks;
-    p->points = json_incref((json_t *)(uintptr_t)a->points);
     *out = NULL;
     fill_host(&p->host);
     int rc = image_open(&p->d, a->file, e);
@@ -331,7 +323,7 @@ int loader_open(loaded **out, const loader_args *a, hone_err *e)
     if (rc == 0)
         rc = start(p, e);
     if (rc == 0) {
-        rc = subscribe(p, e);
+        rc = subscribe(p, a, e);
         if (rc != 0 && p->d.fini != NULL)
             p->d.fini(&p->host, (hone_ctx *)(void *)p);
     }

@@ -129,6 +129,10 @@ int hook_on(hooks *h, hook_point p, const char *name, int priority, hook_fn *fn,
         return hone_fail(e, HONE_EINVAL, "%s: no such hook point", name);
     pthread_mutex_lock(&h->lock);
     owner *o = owner_get(h, name);
+    if (o->barred[p]) {
+        pthread_mutex_unlock(&h->lock);
+        return 0;
+    }
     if (o->lease == NULL) {
         o->lease = mem_alloc(sizeof *o->lease);
         o->lease->owner = o;
@@ -158,6 +162,8 @@ int hook_off(hooks *h, const char *name, int timeout_ms, hone_err *e)
     pthread_mutex_lock(&h->lock);
     owner *o = owner_find(h, name);
     lease *l = o != NULL ? o->lease : NULL;
+    if (o != NULL)
+        o->announced = false;
     if (l != NULL) {
         atomic_store(&l->gone, true);
         o->lease = NULL;

@@ -131,8 +131,12 @@ void hook_set_breaker(hooks *h, const hook_breaker *b);
  * by a thread that runs no hooks. */
 void hook_watch(hooks *h);
 
-/* What reports and manifests say about an owner: {version, sha256, ...}; takes the reference. */
-void hook_about(hooks *h, const char *owner, json_t *about);
+/* Announces an owner before its first subscription: what reports and manifests say about it
+ * ({version, sha256, ...}; takes the reference, also after an error), and which points it may be
+ * heard at (array of names, borrowed; NULL: all): a subscription elsewhere is none. EEXIST when one
+ * of this name is there, until hook_off. Without it an owner is in no manifest (our own
+ * subscriptions, tests). */
+int hook_about(hooks *h, const char *owner, json_t *about, const json_t *points, hone_err *e);
 
 /* Adds to a counter of the owner's own. At most 64 names of at most 63 bytes an owner; what is
  * beyond is dropped and logged once. */
@@ -150,9 +154,12 @@ void hook_each_count(const hooks *h,
                      void (*fn)(const char *owner, const char *name, double value, void *user),
                      void *user);
 
+/* Has anybody subscribed, or been announced? h may be NULL. */
+bool hook_is_used(const hooks *h);
+
 /* For the report of a run: [{name, (what hook_about was given), points: {name: {calls, vetoes,
  * modified, failures, late, seconds}}, counters: {}}], new reference; an empty array where nobody
  * is loaded or h is NULL. */
 json_t *hook_report(const hooks *h);
-/* For a manifest: the same without what differs from run to run. */
+/* For a manifest: those that were announced, without what differs from run to run. */
 json_t *hook_manifest(const hooks *h);

@@ -20,6 +20,8 @@ typedef struct counter {
 typedef struct owner {
     char *name;
     json_t *about;
+    bool announced; /* until hook_off */
+    bool barred[HOOK_N_POINTS];
     tally at[HOOK_N_POINTS];
     counter counters[HOOK_MAX_COUNTERS];
     size_t n_counters;

@@ -173,13 +173,35 @@ void hook_watch(hooks *h)
 
 /* ---- what is told about them ---- */
 
-void hook_about(hooks *h, const char *name, json_t *about)
+static bool is_listed(const json_t *points, const char *name)
 {
+    size_t i;
+    json_t *one;
+    json_array_foreach (points, i, one) {
+        const char *text = json_string_value(one);
+        if (text != NULL && strcmp(text, name) == 0)
+            return true;
+    }
+    return false;
+}
+
+int hook_about(hooks *h, const char *name, json_t *about, const json_t *points, hone_err *e)
+{
+    int rc = 0;
     pthread_mutex_lock(&h->lock);
     owner *o = owner_get(h, name);
-    json_decref(o->about);
-    o->about = about;
+    if (o->announced || o->lease != NULL) {
+        rc = hone_fail(e, HONE_EEXIST, "a plugin named '%s' is loaded already", name);
+        json_decref(about);
+    } else {
+        json_decref(o->about);
+        o->about = about;
+        o->announced = true;
+        for (int p = 0; p < HOOK_N_POINTS; p++)
+            o->barred[p] = points != NULL && !is_listed(points, hook_describe((hook_point)p)->name);
+    }
     pthread_mutex_unlock(&h->lock);
+    return rc;
 }
 
 static counter *counter_get(owner *o, const char *name)
@@ -264,6 +286,16 @@ void hook_each_count(const hooks *h,
     pthread_mutex_unlock(lock_of(h));
 }
 
+bool hook_is_used(const hooks *h)
+{
+    if (h == NULL)
+        return false;
+    pthread_mutex_lock(lock_of(h));
+    bool used = h->owners != NULL;
+    pthread_mutex_unlock(lock_of(h));
+    return used;
+}
+
 static void add_point(const hook_row *row, void *points)
 {
     const hook_stats *s = &row->stats;
@@ -310,7 +342,8 @@ json_t *hook_manifest(const hooks *h)
         return list;
     pthread_mutex_lock(lock_of(h));
     for (const owner *o = h->owners; o != NULL; o = o->next)
-        json_array_append_new(list, about_owner(o));
+        if (o->about != NULL)
+            json_array_append_new(list, about_owner(o));
     pthread_mutex_unlock(lock_of(h));
     return list;
 }

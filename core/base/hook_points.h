@@ -59,11 +59,11 @@
       "a run ends", \
       "{\"status\": \"finished\", \"steps\": 100, \"loss\": 1.5, \"eval_loss\": 1.6}") \
     X(EVAL_METRIC, "eval.metric", 1, 0, 1, 20000, \
-      "one scored example: adds named numbers to scores (nats, tokens, bytes: null unless a " \
-      "metric needed them)", \
-      "{\"prompt\": \"How long is the warranty?\", \"prediction\": \"Two years.\", " \
-      "\"reference\": \"Two years.\", \"line\": 7, \"nats\": 3.5, \"tokens\": 4, \"bytes\": " \
-      "10, \"scores\": {}}") \
+      "one example: adds to scores, name: number or {value, smaller_is_better, info}; info " \
+      "is shown and not judged. prediction is null where nothing was asked", \
+      "{\"record\": {\"prompt\": \"How long is the warranty?\", \"completion\": \"Two " \
+      "years.\"}, \"prediction\": \"Two years.\", \"reference\": \"Two years.\", \"line\": " \
+      "7, \"nats\": 3.5, \"tokens\": 4.0, \"bytes\": 10.0, \"scores\": {}}") \
     X(EVAL_AGGREGATE, "eval.aggregate", 1, 0, 1, 1000000, \
       "the report of an evaluation before it is returned", \
       "{\"data\": \"holdout.jsonl\", \"n\": 100, \"settings\": {}, \"metrics\": " \

@@ -232,7 +232,7 @@ int trust_check(const trust_file *f, const trust_rule *r, hone_err *e)
         rc = check_signature(f, r->signed_by, e);
     if (rc == 0 && r->lock != NULL && !r->unpinned)
         rc = check_lock(f, r->lock, &locked, e);
-    if (rc != 0 || r->sha256 != NULL || r->signed_by != NULL || locked || r->unpinned)
+    if (rc != 0 || r->sha256 != NULL || r->signed_by != NULL || locked || r->bundled || r->unpinned)
         return rc;
     return hone_fail(e, HONE_EDENIED,
                      "%s: nothing approves it (its SHA-256 is %s): read it, then run `hone plugin "

@@ -29,6 +29,7 @@ typedef struct trust_rule {
                               the signature of the text "hone-plugin-v1:<sha256>"; NULL */
     const char *lock;      /* path of plugins.lock, lines as sha256sum writes them ("<sha256>
                               <path>", paths relative to its folder); may not exist; NULL */
+    bool bundled;          /* it came with the program: approved unless one of these says no */
     bool unpinned;         /* anything goes: for whoever is writing the file just now */
 } trust_rule;
 

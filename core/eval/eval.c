@@ -49,33 +49,31 @@ static int compute(json_t *report, const metric *m, const example_set *s, const 
     return 0;
 }
 
-/* Scores that hooks gave: a metric each, the mean over the examples. One that is missing for some
- * example is an error, since its mean would be over another set. */
-static int add_hooked(json_t *report, const example_set *s, hone_err *e)
+/* Subscribers of eval.metric get everything that the examples allow. */
+static unsigned needs_of(const metric *const *wanted, size_t n, const example_set *s,
+                         const eval_options *o)
 {
-    const char *name;
-    json_t *first;
-    if (s->items[0].extra == NULL)
-        return 0;
-    json_object_foreach (s->items[0].extra, name, first) {
-        double sum = 0;
-        json_t *list = json_array();
-        for (size_t i = 0; i < s->n; i++) {
-            json_t *v = json_object_get(s->items[i].extra, name);
-            if (v == NULL) {
-                json_decref(list);
-                return hone_fail(e, HONE_EFORMAT, "eval.metric: line %lld has no score '%s'",
-                                 (long long)s->items[i].line, name);
-            }
-            sum += json_number_value(v);
-            json_array_append(list, v);
-        }
-        json_object_set_new(json_object_get(report, "metrics"), name,
-                            json_pack("{s:f, s:I, s:b}", "value", sum / (double)s->n, "n",
-                                      (json_int_t)s->n, "smaller_is_better", 0));
-        json_object_set_new(json_object_get(report, "examples"), name, list);
-    }
-    return 0;
+    unsigned needs = 0;
+    bool all_ask = true;
+    for (size_t i = 0; i < n; i++)
+        needs |= wanted[i]->needs;
+    for (size_t i = 0; s != NULL && i < s->n; i++)
+        all_ask = all_ask && s->items[i].prompt != NULL;
+    if (s != NULL && custom_wanted(o))
+        needs |= NEEDS_SCORES | (all_ask ? NEEDS_ANSWERS : 0u);
+    return needs;
+}
+
+static int run_model(example_set *s, unsigned needs, const eval_options *o, hone_err *e)
+{
+    int rc = 0;
+    if (needs & NEEDS_SCORES)
+        rc = run_scoring(s, o, e);
+    if (rc == 0 && (needs & NEEDS_ANSWERS))
+        rc = run_answers(s, o, e);
+    if (rc == 0 && custom_wanted(o))
+        rc = custom_emit(s, (needs & NEEDS_ANSWERS) != 0, o, e);
+    return rc;
 }
 
 static json_t *settings_of(const eval_options *o)
@@ -89,35 +87,32 @@ int eval_run(json_t **report, const eval_options *o, hone_err *e)
 {
     const metric *wanted[MAX_METRICS];
     size_t n = 0;
-    unsigned needs = 0;
     example_set s;
     *report = NULL;
     int rc = parse_metrics(wanted, &n, o->metrics, e);
+    if (rc == 0)
+        rc = examples_load(&s, o, (needs_of(wanted, n, NULL, o) & NEEDS_ANSWERS) != 0, e);
     if (rc != 0)
         return rc;
-    for (size_t i = 0; i < n; i++)
-        needs |= wanted[i]->needs;
-    rc = examples_load(&s, o, (needs & NEEDS_ANSWERS) != 0, e);
-    if (rc != 0)
-        return rc;
-    if (needs & NEEDS_SCORES)
-        rc = run_scoring(&s, o, e);
-    if (rc == 0 && (needs & NEEDS_ANSWERS))
-        rc = run_answers(&s, o, e);
+    rc = run_model(&s, needs_of(wanted, n, &s, o), o, e);
     json_t *r =
         json_pack("{s:s, s:s, s:I, s:o, s:{}, s:{}}", "data", o->data, "data_sha256", s.sha256, "n",
                   (json_int_t)s.n, "settings", settings_of(o), "metrics", "examples");
     for (size_t i = 0; rc == 0 && i < n; i++)
         rc = compute(r, wanted[i], &s, o, e);
-    if (rc == 0 && (needs & NEEDS_ANSWERS))
-        rc = add_hooked(r, &s, e);
+    if (rc == 0 && custom_wanted(o))
+        rc = custom_report(r, &s, e);
     examples_free(&s);
     if (rc == 0)
         rc = hook_emit(o->hooks, HOOK_EVAL_AGGREGATE, &r, e);
+    if (rc == 0 && !json_is_object(json_object_get(r, "metrics")))
+        rc = hone_fail(e, HONE_EFORMAT, "eval.aggregate: the report has lost its metrics");
     if (rc != 0) {
         json_decref(r);
         return rc;
     }
+    if (hook_is_used(o->hooks))
+        json_object_set_new(r, "plugins", hook_report(o->hooks));
     *report = r;
     return 0;
 }

@@ -152,6 +152,7 @@ static void example_free(example *x)
     free(x->prompt);
     free(x->reference);
     gen_result_free(&x->answer);
+    json_decref(x->record);
     json_decref(x->extra);
 }
 
@@ -176,7 +177,7 @@ static int add_record(example_set *s, const source_record *r, const format_spec 
     if (rc == 0) {
         s->items = mem_grow(s->items, &s->cap, s->n + 1, sizeof *s->items);
         example *x = &s->items[s->n++];
-        *x = (example){.line = r->line};
+        *x = (example){.line = r->line, .record = custom_wanted(o) ? json_incref(canonical) : NULL};
         rc = make_example(x, canonical, o, need_prompt, e);
     }
     json_decref(canonical);

@@ -15,6 +15,7 @@ typedef struct example {
     char *reference;
     gen_result answer;
     double nll, n_scored, n_bytes; /* natural log; tokens and bytes that it is over */
+    json_t *record;                /* canonical; NULL where nobody will be shown it */
     json_t *extra;                 /* scores that hooks added: {name: number} */
 } example;
 
@@ -23,6 +24,11 @@ typedef struct example_set {
     size_t n, cap;
     char sha256[65];
 } example_set;
+
+/* custom.c: scores of subscribers, example by example; then a metric each */
+bool custom_wanted(const eval_options *o);
+int custom_emit(example_set *s, bool answered, const eval_options *o, hone_err *e);
+int custom_report(json_t *report, const example_set *s, hone_err *e);
 
 /* data.c */
 int examples_load(example_set *s, const eval_options *o, bool need_prompt, hone_err *e);

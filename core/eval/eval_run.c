@@ -105,33 +105,12 @@ static int answer_batch(example *x, size_t n, const eval_options *o, hone_err *e
     return rc == 0 ? 0 : hone_fail_at(e, "lines %lld and on", (long long)x[0].line);
 }
 
-/* {prediction, reference, line} goes out; what subscribers leave under "scores" comes back. */
-static int emit_metric(example *x, hooks *h, hone_err *e)
-{
-    json_t *data = json_pack("{s:s, s:s, s:I, s:{}}", "prediction", x->answer.text, "reference",
-                             x->reference, "line", (json_int_t)x->line, "scores");
-    int rc = hook_emit(h, HOOK_EVAL_METRIC, &data, e);
-    json_t *scores = json_object_get(data, "scores");
-    const char *name;
-    json_t *v;
-    json_object_foreach (scores, name, v) {
-        if (rc == 0 && !json_is_number(v))
-            rc = hone_fail(e, HONE_EFORMAT, "eval.metric: score '%s' is not a number", name);
-    }
-    if (rc == 0 && json_object_size(scores) > 0)
-        x->extra = json_incref(scores);
-    json_decref(data);
-    return rc;
-}
-
 int run_answers(example_set *s, const eval_options *o, hone_err *e)
 {
     size_t batch = o->batch > 0 ? (size_t)o->batch : DEFAULT_BATCH;
     int rc = 0;
     for (size_t i = 0; rc == 0 && i < s->n; i += batch)
         rc = answer_batch(&s->items[i], s->n - i < batch ? s->n - i : batch, o, e);
-    for (size_t i = 0; rc == 0 && hook_wanted(o->hooks, HOOK_EVAL_METRIC) && i < s->n; i++)
-        rc = emit_metric(&s->items[i], o->hooks, e);
     return rc;
 }
 

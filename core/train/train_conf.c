@@ -138,6 +138,8 @@ const conf_row train_conf_rows[] = {
      "remove the checkpoints of an earlier run in output_dir"},
     {"progress", NULL, CONF_ENUM, AT(progress), "auto", 0, 0, "auto|bar|lines|none",
      "what is shown while training; auto: a bar on a terminal, else lines"},
+    {"plugins", NULL, CONF_JSON, AT(plugins), NULL, 0, 0, NULL,
+     "list of plugins and scripts, each a path or {path, settings, hooks, sha256, ...}"},
     {NULL, NULL, CONF_STR, 0, NULL, 0, 0, NULL, NULL},
 };
 
@@ -150,7 +152,7 @@ static const char *const not_identity[] = {
     "logging_steps", "eval_steps", "evals_per_epoch", "eval_on_start", "save_steps",
     "saves_per_epoch", "save_total_limit", "load_best_model_at_end", "early_stopping_patience",
     "loss_watchdog_threshold", "loss_watchdog_patience", "resume_from_checkpoint",
-    "auto_resume_from_checkpoints", "overwrite_output_dir", "progress", NULL,
+    "auto_resume_from_checkpoints", "overwrite_output_dir", "progress", "plugins", NULL,
 };
 
 static const char *const lora_keys[] = {

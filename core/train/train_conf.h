@@ -56,7 +56,8 @@ typedef struct train_conf {
     double loss_watchdog_threshold;
     bool eval_on_start, load_best, auto_resume, overwrite;
     char *resume_from_checkpoint;
-    int progress; /* train_progress */
+    int progress;    /* train_progress */
+    json_t *plugins; /* read by whoever loads them */
 
     /* not settings */
     json_t *given; /* canonical keys that the user set, with their values */

@@ -165,7 +165,7 @@ static void add_families(buf *b, const http_counters *c)
                c->rate_limited, 5);
 }
 
-/* ---- all of it ---- */
+/* ---- plugins ---- */
 
 /* Prometheus wants \, " and newlines escaped. */
 static void label(char *dst, size_t cap, const char *text)
@@ -178,6 +178,90 @@ static void label(char *dst, size_t cap, const char *text)
     }
     dst[n] = '\0';
 }
+
+typedef struct plugin_family {
+    const char *name, *type, *help;
+    double (*value)(const hook_row *row);
+} plugin_family;
+
+static double plugin_calls(const hook_row *r)
+{
+    return (double)r->stats.calls;
+}
+static double plugin_vetoes(const hook_row *r)
+{
+    return (double)r->stats.vetoes;
+}
+static double plugin_modified(const hook_row *r)
+{
+    return (double)r->stats.modified;
+}
+static double plugin_failures(const hook_row *r)
+{
+    return (double)r->stats.failures;
+}
+static double plugin_late(const hook_row *r)
+{
+    return (double)r->stats.late;
+}
+static double plugin_seconds(const hook_row *r)
+{
+    return (double)r->stats.nanoseconds / 1e9;
+}
+static double plugin_out(const hook_row *r)
+{
+    return r->out;
+}
+
+/* clang-format off */
+static const plugin_family plugin_families[] = {
+    {"hone_plugin_calls_total",    "counter", "calls of a plugin at a hook point",            plugin_calls},
+    {"hone_plugin_vetoes_total",   "counter", "refusals",                                     plugin_vetoes},
+    {"hone_plugin_modified_total", "counter", "calls that changed something",                 plugin_modified},
+    {"hone_plugin_failures_total", "counter", "calls that failed",                            plugin_failures},
+    {"hone_plugin_late_total",     "counter", "calls that took longer than the point allows", plugin_late},
+    {"hone_plugin_seconds_total",  "counter", "time in calls",                                plugin_seconds},
+    {"hone_plugin_out",            "gauge",   "1 while the plugin is taken out",              plugin_out},
+};
+/* clang-format on */
+
+typedef struct plugin_lines {
+    buf *out;
+    const plugin_family *family;
+} plugin_lines;
+
+static void add_plugin_row(const hook_row *row, void *user)
+{
+    const plugin_lines *l = user;
+    char name[160];
+    label(name, sizeof name, row->owner);
+    buf_printf(l->out, "%s{plugin=\"%s\",hook=\"%s\"} %.17g\n", l->family->name, name,
+               hook_describe(row->point)->name, l->family->value(row));
+}
+
+static void add_plugin_count(const char *owner, const char *what, double value, void *user)
+{
+    char name[160], counter[160];
+    label(name, sizeof name, owner);
+    label(counter, sizeof counter, what);
+    buf_printf(user, "hone_plugin_counter_total{plugin=\"%s\",name=\"%s\"} %.17g\n", name, counter,
+               value);
+}
+
+static void add_plugins(buf *b, const hooks *h)
+{
+    if (!hook_is_used(h))
+        return;
+    for (size_t i = 0; i < sizeof plugin_families / sizeof *plugin_families; i++) {
+        const plugin_family *f = &plugin_families[i];
+        head(b, f->name, f->type, f->help);
+        hook_each(h, add_plugin_row, &(plugin_lines){b, f});
+    }
+    head(b, "hone_plugin_counter_total", "counter", "what plugins count themselves");
+    hook_each_count(h, add_plugin_count, b);
+}
+
+/* ---- all of it ---- */
 
 static void name_model(numbers *n, const backend *b)
 {
@@ -216,6 +300,7 @@ void http_metrics(http_req *r)
             add_hist(&out, hists[i].vllm, hists[i].help, &h, b->hist_bounds, n.labels);
     }
     add_families(&out, &s->count);
+    add_plugins(&out, s->hooks);
     http_reply_text(r, 200, "text/plain; version=0.0.4; charset=utf-8", &out);
     buf_free(&out);
 }

@@ -76,6 +76,8 @@ static gate_verdict judge(const json_t *compare, const char *what, const gate_po
     json_object_foreach (json_object_get(compare, "metrics"), name, m) {
         double low, high;
         double bound = improvement ? 0 : is_nats(m) ? -p->margin_nats : -p->margin;
+        if (json_is_true(json_object_get(m, "info"))) /* shown, not judged */
+            continue;
         oriented(m, &low, &high);
         gate_verdict v = against_bound(low, high, bound);
         if (improvement && low == 0 && high == 0) /* all equal: nothing got better */

@@ -53,6 +53,8 @@ static json_t *make_report(const round *r, const char *status, bool promoted)
         json_object_set(o, "holdout", r->holdout);
     if (r->feedback != NULL)
         json_object_set(o, "feedback", r->feedback);
+    if (hook_is_used(r->o->hooks))
+        json_object_set_new(o, "plugins", hook_report(r->o->hooks));
     if (r->gate != NULL) {
         json_object_set(o, "verdict", json_object_get(r->gate, "verdict"));
         json_object_set(o, "reasons", json_object_get(r->gate, "reasons"));
@@ -70,11 +72,11 @@ static int make_manifest(json_t **out, const round *r, hone_err *e)
         rc = file_sha256(holdout, r->o->conf->holdout, e);
     if (rc != 0)
         return rc;
-    *out = json_pack("{s:s, s:s, s:s, s:s, s:s, s:O, s:O, s:O?, s:O, s:O, s:s}", "run", r->id,
+    *out = json_pack("{s:s, s:s, s:s, s:s, s:s, s:O, s:O, s:O?, s:O, s:O, s:s, s:o}", "run", r->id,
                      "program", "hone " HONE_VERSION, "base_digest", base, "base", r->base,
                      "holdout_sha256", holdout, "settings", r->settings, "feedback_ids", r->ex.ids,
                      "training", r->training, "holdout", r->holdout, "gate", r->gate, "previous",
-                     r->live.digest);
+                     r->live.digest, "plugins", hook_manifest(r->o->hooks));
     return *out != NULL ? 0 : hone_fail(e, HONE_EINTERNAL, "the manifest cannot be made");
 }
 
