@@ -143,6 +143,11 @@ static inline unsigned cu_blocks(int64_t n, int64_t each)
 
 /* ---- parts shared by several ops ---- */
 
+/* out[c] += sum over r of x[r, c] for x F32 [rows, cols], in an order that depends on rows alone:
+ * the second stage of sums over a batch. */
+int cu_add_rows(kern_dev *d, const char *what, const float *x, int64_t rows, int64_t cols,
+                int64_t ld, float *out);
+
 struct kern_kv {
     int n_layers, n_kv, d, block_tokens;
     int64_t n_blocks;

@@ -42,6 +42,12 @@ template <> __device__ __forceinline__ bf16 from_f32<bf16>(float x)
     return __float2bfloat16_rn(x);
 }
 
+/* x as T holds it. */
+template <typename T> __device__ __forceinline__ float rounded(float x)
+{
+    return to_f32(from_f32<T>(x));
+}
+
 /* Two bf16 in a word, the first in the low half: as mma and ldmatrix have them. */
 __device__ __forceinline__ unsigned pack_bf16(float lo, float hi)
 {

@@ -78,19 +78,23 @@ typedef struct norm_case {
     int64_t n, h;
     bool add, in_place, dres, dweight;
     float offset;
+    bool dense; /* rows without gaps: those that a vector can be read from */
 } norm_case;
 
 static const norm_case norms[] = {
-    {1, 8, false, false, false, false, 0},  {3, 17, true, false, true, true, 0},
-    {17, 64, true, true, true, true, 1},    {129, 96, false, false, false, true, 0},
-    {40, 576, true, true, true, false, 0},  {2, 5, true, false, false, true, 1},
-    {260, 33, false, false, true, true, 0},
+    {1, 8, false, false, false, false, 0, false},  {3, 17, true, false, true, true, 0, false},
+    {17, 64, true, true, true, true, 1, false},    {129, 96, false, false, false, true, 0, false},
+    {40, 576, true, true, true, false, 0, false},  {2, 5, true, false, false, true, 1, false},
+    {260, 33, false, false, true, true, 0, false}, {37, 64, true, true, true, true, 1, true},
+    {5, 1288, true, false, true, false, 0, true},  {33, 1288, false, false, true, true, 0, true},
+    {2, 33000, false, false, true, true, 0, true},
 };
 
 static const norm_case norm_grads[] = {
-    {1, 8, false, false, false, true, 0}, {3, 17, true, false, true, true, 1},
-    {9, 5, true, true, true, true, 0},    {20, 12, false, false, true, true, 0},
-    {7, 33, true, false, false, true, 1}, {40, 3, false, false, false, false, 0},
+    {1, 8, false, false, false, true, 0, false}, {3, 17, true, false, true, true, 1, false},
+    {9, 5, true, true, true, true, 0, false},    {20, 12, false, false, true, true, 0, false},
+    {7, 33, true, false, false, true, 1, false}, {40, 3, false, false, false, false, 0, false},
+    {5, 16, true, true, true, true, 1, true},
 };
 
 typedef struct norm_state {
@@ -146,6 +150,7 @@ static void norm_backward(op_ctx *c, norm_state *s, const kern_norm *f)
 static void run_norm_case(op_ctx *c, const norm_case *k)
 {
     size_t bytes = (size_t)(k->n * k->h) * sizeof(double);
+    c->dense = k->dense;
     norm_state s = {.k = k,
                     .x = op_in(c, c->t, k->n, k->h, 1),
                     .add = op_in(c, c->t, k->n, k->h, 1),
