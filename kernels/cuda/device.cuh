@@ -92,6 +92,30 @@ __device__ __forceinline__ void store16(bf16 *p, const vec16<bf16> &r)
                    pack_bf16(r.v[6], r.v[7]));
 }
 
+__device__ __forceinline__ void load16(vec16<f16> &r, const f16 *p)
+{
+    uint4 q = *reinterpret_cast<const uint4 *>(p);
+    const f16 *h = reinterpret_cast<const f16 *>(&q);
+    for (int i = 0; i < 8; i++)
+        r.v[i] = to_f32(h[i]);
+}
+
+/* N elements: a vector, or 1 where rows are not aligned. */
+template <int N, typename T> __device__ __forceinline__ void load_part(vec16<T> &r, const T *p)
+{
+    if constexpr (N == 1)
+        r.v[0] = to_f32(*p);
+    else
+        load16(r, p);
+}
+template <int N, typename T> __device__ __forceinline__ void store_part(T *p, const vec16<T> &r)
+{
+    if constexpr (N == 1)
+        *p = from_f32<T>(r.v[0]);
+    else
+        store16(p, r);
+}
+
 /* ---- sums and maxima, the same order every time ---- */
 
 __device__ __forceinline__ float warp_sum(float x)

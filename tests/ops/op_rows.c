@@ -200,20 +200,23 @@ typedef struct act_case {
     int64_t n, i;
     bool in_place, again;
     double scale;
+    bool dense;
 } act_case;
 
 static const act_case acts[] = {
-    {KERN_SILU, 1, 5, false, false, 1},       {KERN_SILU, 17, 48, true, true, 1},
-    {KERN_SILU, 129, 33, true, false, 3},     {KERN_GELU_TANH, 3, 17, false, true, 2},
-    {KERN_GELU_TANH, 20, 64, true, false, 3}, {KERN_GELU, 3, 17, false, true, 2},
-    {KERN_GELU, 20, 64, true, false, 3},      {KERN_SILU, 4, 40, false, false, 60},
+    {KERN_SILU, 1, 5, false, false, 1, false},       {KERN_SILU, 17, 48, true, true, 1, false},
+    {KERN_SILU, 129, 33, true, false, 3, false},     {KERN_GELU_TANH, 3, 17, false, true, 2, false},
+    {KERN_GELU_TANH, 20, 64, true, false, 3, false}, {KERN_GELU, 3, 17, false, true, 2, false},
+    {KERN_GELU, 20, 64, true, false, 3, false},      {KERN_SILU, 4, 40, false, false, 60, false},
+    {KERN_SILU, 5, 1040, true, true, 3, true},       {KERN_GELU_TANH, 3, 64, false, true, 2, true},
+    {KERN_GELU, 3, 64, true, false, 2, true},
 };
 
 static const act_case act_grads[] = {
-    {KERN_SILU, 1, 5, false, false, 1},      {KERN_SILU, 9, 33, true, true, 3},
-    {KERN_SILU, 4, 16, false, false, 60},    {KERN_GELU_TANH, 3, 17, false, true, 2},
-    {KERN_GELU_TANH, 5, 40, true, false, 3}, {KERN_GELU, 3, 17, false, true, 2},
-    {KERN_GELU, 20, 12, true, false, 3},
+    {KERN_SILU, 1, 5, false, false, 1, false},      {KERN_SILU, 9, 33, true, true, 3, false},
+    {KERN_SILU, 4, 16, false, false, 60, false},    {KERN_GELU_TANH, 3, 17, false, true, 2, false},
+    {KERN_GELU_TANH, 5, 40, true, false, 3, false}, {KERN_GELU, 3, 17, false, true, 2, false},
+    {KERN_GELU, 20, 12, true, false, 3, false},
 };
 
 typedef struct act_state {
@@ -249,6 +252,7 @@ static double act_reference(void *arg)
 
 static void run_act_case(op_ctx *c, const act_case *k)
 {
+    c->dense = k->dense;
     act_state s = {.k = k,
                    .gu = op_in(c, c->t, k->n, 2 * k->i, k->scale),
                    .dh = op_in(c, c->t, k->n, k->i, 1),
