@@ -31,3 +31,20 @@ static inline int tune_shares(int64_t n)
     int64_t s = (n + 15) / 16;
     return s < 1 ? 1 : s > 512 ? 512 : (int)s;
 }
+
+/* Threads for a head of d elements, `per` of its first half each: a power of two up to 32; 0: the
+ * head is too long or is not made of such pieces. A thread takes `passes` heads, with the angles of
+ * its elements loaded once, when there are rows enough to fill the card without. */
+typedef struct tune_heads {
+    int group, passes;
+} tune_heads;
+
+static inline tune_heads tune_qk(int d, int per, int64_t n)
+{
+    tune_heads t = {1, n >= 1024 ? 4 : 1};
+    if (d % (2 * per) != 0 || d > 2 * per * 32)
+        t.group = 0;
+    while (t.group > 0 && t.group * per * 2 < d)
+        t.group *= 2;
+    return t;
+}

@@ -11,20 +11,23 @@
 typedef struct qk_case {
     int64_t n;
     int n_q, n_kv, d;
-    bool norm, in_place, cache;
+    bool norm, in_place, dense; /* dense: rows that a vector can be read from */
 } qk_case;
 
 static const qk_case qks[] = {
-    {1, 1, 1, 2, false, true, false},  {3, 4, 2, 8, true, false, false},
-    {17, 9, 3, 64, false, true, true}, {5, 2, 1, 80, true, false, true},
-    {4, 2, 2, 96, false, false, true}, {129, 3, 1, 24, true, false, false},
-    {2, 2, 1, 256, true, false, true}, {33, 6, 2, 128, false, false, false},
+    {1, 1, 1, 2, false, true, false},   {3, 4, 2, 8, true, false, false},
+    {17, 9, 3, 64, false, true, true},  {5, 2, 1, 80, true, false, true},
+    {4, 2, 2, 96, false, false, true},  {129, 3, 1, 24, true, false, false},
+    {2, 2, 1, 256, true, false, true},  {33, 6, 2, 128, false, false, false},
+    {37, 7, 1, 128, true, false, true}, {1030, 2, 1, 16, true, false, true},
+    {6, 20, 4, 96, false, true, true},  {2, 1, 1, 1024, true, false, true},
 };
 
 static const qk_case qk_grads[] = {
     {1, 1, 1, 2, false, true, false},   {5, 2, 1, 6, true, false, false},
     {7, 3, 3, 4, true, false, false},   {9, 4, 2, 16, true, false, false},
     {6, 2, 2, 24, false, false, false}, {12, 2, 1, 10, false, true, false},
+    {5, 3, 1, 48, true, false, true},   {20, 1, 1, 16, true, false, true},
 };
 
 enum { MAX_POS = 50, LAYERS = 2, BLOCK = 4 };
@@ -40,7 +43,7 @@ typedef struct qk_state {
 static void qk_head(const qk_state *s, int which, const double *x, double *y, int32_t pos)
 {
     int d = s->k->d, half = d / 2;
-    double z[256], ss = 0;
+    double z[1024], ss = 0;
     for (int i = 0; i < d; i++)
         ss += x[i] * x[i];
     double rstd = s->k->norm ? 1 / sqrt(ss / d + 1e-6) : 1;
@@ -70,6 +73,7 @@ static double qk_reference(void *arg)
 static void qk_build(op_ctx *c, qk_state *s, const qk_case *k)
 {
     *s = (qk_state){.k = k};
+    c->dense = k->dense;
     kern_dtype wt = c->t == KERN_BF16 ? KERN_BF16 : KERN_F32;
     for (int which = 0; which < 2; which++) {
         int64_t cols = (int64_t)(which == 0 ? k->n_q : k->n_kv) * k->d;

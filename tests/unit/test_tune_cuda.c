@@ -30,11 +30,28 @@ static void shares_are_bounded(void **state)
     assert_int_equal(tune_shares(1000000), 512);
 }
 
+static void heads_fit_their_threads(void **state)
+{
+    (void)state;
+    for (int d = 2; d <= 1024; d += 2) {
+        tune_heads t = tune_qk(d, 8, 1);
+        if (t.group == 0) {
+            assert_true(d % 16 != 0 || d > 512);
+            continue;
+        }
+        assert_true(t.group <= 32 && 32 % t.group == 0);
+        assert_true(16 * t.group >= d && (t.group == 1 || 8 * t.group < d));
+    }
+    assert_int_equal(tune_qk(128, 8, 4).passes, 1);
+    assert_int_equal(tune_qk(128, 8, 4096).passes, 4);
+}
+
 int main(void)
 {
     static const struct CMUnitTest tests[] = {
         cmocka_unit_test(rows_fit_their_threads),
         cmocka_unit_test(shares_are_bounded),
+        cmocka_unit_test(heads_fit_their_threads),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
