@@ -20,7 +20,7 @@ WARN     := -Wall -Wextra -Wshadow -Wconversion -Wstrict-prototypes -Wmissing-pr
             -Wformat=2 -Wundef
 OMP      ?= -fopenmp
 # Libraries with a pkg-config file; oneDNN has none in Debian 12. Lua comes with its first source.
-PKGS     := jansson yaml-0.1 libpcre2-8 libutf8proc libsodium nettle sqlite3 libmicrohttpd \
+PKGS     := jansson yaml-0.1 libpcre2-8 libutf8proc libsodium nettle sqlite3 libmicrohttpd gnutls \
             $(if $(wildcard lua/*.c),lua5.4)
 PKG_CFLAGS := $(shell pkg-config --cflags $(PKGS) 2>/dev/null)
 PKG_LIBS   := $(shell pkg-config --libs $(PKGS) 2>/dev/null) -ldnnl

@@ -16,7 +16,7 @@
 #include <signal.h>
 #include <stddef.h>
 
-enum { MAX_ASSIGN = 64 };
+enum { MAX_ASSIGN = 64, TICK_MS = 200, TLS_TICKS = 10 };
 
 typedef struct options {
     bool json_log;
@@ -97,8 +97,8 @@ static void stop(appliance *a)
  * for answers any more. Negative: the first model cannot be served. */
 static int watch(appliance *a, const sigset_t *signals, hone_err *e)
 {
-    const struct timespec tick = {.tv_nsec = 200 * 1000 * 1000};
-    for (;;) {
+    const struct timespec tick = {.tv_nsec = TICK_MS * 1000000L};
+    for (int n = 1;; n++) {
         int sig = sigtimedwait(signals, NULL, &tick);
         if (sig == SIGTERM || sig == SIGINT) {
             log_info("serve", "signal %d: no new requests, running answers are finished", sig);
@@ -106,6 +106,8 @@ static int watch(appliance *a, const sigset_t *signals, hone_err *e)
             pthread_sigmask(SIG_UNBLOCK, signals, NULL);
             return 0;
         }
+        if (sig == SIGHUP || n % TLS_TICKS == 0)
+            http_server_reload(a->http, sig == SIGHUP);
         if (live_state(a->live).phase == LIVE_FAILED)
             return live_wait(a->live, e);
     }
@@ -119,6 +121,8 @@ static void say_address(const appliance *a)
     serve_conf_listen(c->listen, host, &port, NULL);
     log_info("serve", "listening on %s://%s:%u", c->tls_cert != NULL ? "https" : "http",
              host[0] != '\0' ? host : "0.0.0.0", http_server_port(a->http));
+    if (c->admin_listen != NULL)
+        log_info("serve", "for operators: port %u", http_server_admin_port(a->http));
 }
 
 static int serve(const serve_conf *conf, const char *config, hone_err *e)
@@ -129,6 +133,7 @@ static int serve(const serve_conf *conf, const char *config, hone_err *e)
     sigemptyset(&signals);
     sigaddset(&signals, SIGTERM);
     sigaddset(&signals, SIGINT);
+    sigaddset(&signals, SIGHUP);
     pthread_sigmask(SIG_BLOCK, &signals, NULL);
     int rc = conf->model == NULL
                  ? hone_fail(e, HONE_EINVAL,
@@ -175,6 +180,7 @@ const cmd cmd_serve = {"serve", run, "serve a model behind keys, with feedback",
                        "`hone registry` moves it, without\n"
                        "dropping a request. Refuses an address beyond this machine without a key. "
                        "SIGTERM finishes running\n"
-                       "answers, a second signal ends at once.\n"
+                       "answers, a second signal ends at once; SIGHUP reads the TLS certificate "
+                       "again.\n"
                        "\n"
                        "example: hone serve hone.yaml listen=127.0.0.1:8080"};

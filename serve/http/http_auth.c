@@ -114,7 +114,7 @@ static int is_open(const http_req *r, bool *open, hone_err *e)
 {
     int64_t n = 0;
     *open = r->srv->conf->insecure_no_auth;
-    if (*open || !r->srv->loopback)
+    if (*open || !r->ln->loopback)
         return 0;
     int rc = keys_count(r->srv->store, &n, e);
     *open = n == 0;

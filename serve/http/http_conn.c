@@ -14,6 +14,7 @@ enum { BUSY_MS = 10, QUIET_MS = 100 }; /* how often the reaper looks */
 
 struct conn_list {
     conn_limits lim;
+    void *owner;
     pthread_mutex_t lock;
     conn *head;
     int n;
@@ -55,6 +56,7 @@ void conn_notify(void *list, struct MHD_Connection *mhd, void **socket_context,
         return;
     pthread_mutex_lock(&l->lock);
     if (what == MHD_CONNECTION_NOTIFY_STARTED) {
+        c->owner = l->owner;
         c->next = l->head;
         if (l->head != NULL)
             l->head->prev = c;
@@ -254,12 +256,13 @@ static void *reaper_main(void *arg)
     return NULL;
 }
 
-int conn_list_open(conn_list **out, const conn_limits *lim, hone_err *e)
+int conn_list_open(conn_list **out, const conn_limits *lim, void *owner, hone_err *e)
 {
     *out = NULL;
     conn_list *l = mem_alloc(sizeof *l);
     pthread_condattr_t attr;
     l->lim = *lim;
+    l->owner = owner;
     pthread_mutex_init(&l->lock, NULL);
     pthread_condattr_init(&attr);
     pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);

@@ -31,6 +31,7 @@ typedef struct conn {
     int busy;         /* workers that have its request, or will have */
     bool closing;     /* the reaper has shut the socket */
     int64_t since_ns; /* when the state began */
+    void *owner;      /* of the list */
     answer *answer;   /* what it waits for; counted */
     char id[40];      /* of the request, for the 408 */
 } conn;
@@ -41,8 +42,8 @@ typedef struct conn_limits {
 
 typedef struct conn_list conn_list;
 
-/* Starts the reaper. */
-int conn_list_open(conn_list **out, const conn_limits *lim, hone_err *e);
+/* Starts the reaper. `owner` is what every connection will name. */
+int conn_list_open(conn_list **out, const conn_limits *lim, void *owner, hone_err *e);
 /* Stops the reaper; every connection must be gone. NULL is a no-op. */
 void conn_list_close(conn_list *l);
 

@@ -164,6 +164,10 @@ static void review(http_req *r)
         http_reply_error(r, HTTP_SCOPE, "review", "this API key lacks the scope 'feedback:read'");
         return;
     }
+    if (r->ln->kind == LISTEN_MAIN && r->srv->conf->admin_listen != NULL) {
+        http_reply_error(r, HTTP_SCOPE, "review", "reviews are taken on the admin listener only");
+        return;
+    }
     if (json_object_size(r->json) != 1 || verdict == NULL) {
         http_reply_error(r, HTTP_INVALID_VALUE, "review", "'review' must be text, and stand alone");
         return;

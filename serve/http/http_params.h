@@ -24,7 +24,7 @@ enum {
 typedef enum { PARAMS_STORE_UNSET, PARAMS_STORE_NO, PARAMS_STORE_YES } params_store;
 
 /* Borrowed values point into the body. */
-typedef struct params {
+typedef struct http_params {
     gen_params gen; /* stop, stop_ids, bias_id and bias are ours */
     const char *model, *user;
     int64_t n, max_tokens; /* max_tokens -1: not given; 0 only with echo */

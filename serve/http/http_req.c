@@ -15,9 +15,10 @@
 #include <string.h>
 #include <strings.h>
 
-http_req *http_req_new(http_server *s, struct MHD_Connection *mhd, const char *url,
-                       const char *method, bool health_only)
+http_req *http_req_new(const listener *ln, struct MHD_Connection *mhd, const char *url,
+                       const char *method)
 {
+    http_server *s = ln->srv;
     http_req *r = mem_alloc(sizeof *r);
     bool known;
     char allow[64];
@@ -25,7 +26,7 @@ http_req *http_req_new(http_server *s, struct MHD_Connection *mhd, const char *u
     r->mhd = mhd;
     r->conn = conn_of(mhd);
     r->began_ns = clock_mono_ns();
-    r->health_only = health_only;
+    r->ln = ln;
     snprintf(r->method, sizeof r->method, "%s", method);
     if (strlen(url) < sizeof r->path) {
         snprintf(r->path, sizeof r->path, "%s", url);
@@ -323,15 +324,30 @@ static enum MHD_Result see_query(void *cls, enum MHD_ValueKind kind, const char 
     return MHD_NO;
 }
 
+/* A route that is not served on this listener is as unknown as one that never was. */
+static bool served_here(const http_req *r)
+{
+    bool moved = r->srv->conf->admin_listen != NULL;
+    unsigned flags = r->route->flags;
+    switch (r->ln->kind) {
+    case LISTEN_HEALTH:
+        return (flags & ROUTE_HEALTH) != 0;
+    case LISTEN_ADMIN:
+        return (flags & (ROUTE_ADMIN | ROUTE_MOVES | ROUTE_HEALTH)) != 0;
+    default:
+        return !moved || (flags & ROUTE_MOVES) == 0;
+    }
+}
+
 static void check_route(http_req *r)
 {
     bool known;
     char allow[64], tail[HTTP_PATH];
-    if (r->route != NULL && r->health_only && (r->route->flags & ROUTE_HEALTH) == 0)
+    if (r->route != NULL && !served_here(r))
         r->route = NULL;
     if (r->route == NULL) {
         http_route_find(r->method, r->path, &known, allow, tail);
-        if (!known || r->health_only) {
+        if (!known || r->ln->kind != LISTEN_MAIN) {
             http_reply_error(r, HTTP_UNKNOWN_ROUTE, NULL, "no route %s %.100s", r->method, r->path);
         } else {
             http_reply_error(r, HTTP_METHOD, NULL, "%s does not take %s, only %s", r->path,
@@ -405,7 +421,7 @@ void http_req_check(http_req *r, const char *version)
     const char *presented = r->reply.status == 0 ? credential(r, &h) : NULL;
     if (r->reply.status == 0)
         http_auth_check(r, presented);
-    if (r->reply.status == 0 && !r->authed && r->srv->loopback && !r->srv->conf->behind_proxy &&
+    if (r->reply.status == 0 && !r->authed && r->ln->loopback && !r->srv->conf->behind_proxy &&
         (r->route->flags & ROUTE_PUBLIC) == 0)
         check_open_host(r, &h);
     if (r->reply.status == 0)

@@ -51,7 +51,7 @@ struct http_req {
     char method[16], path[HTTP_PATH], tail[HTTP_PATH]; /* tail: what a route's '*' stands for */
     char ip[64];
     int64_t began_ns;
-    bool health_only; /* came in on the small listener */
+    const struct listener *ln; /* where it came in */
 
     bool has_length, chunked, expects;
     uint64_t length;
@@ -74,8 +74,8 @@ struct http_req {
     answer *answer;
 };
 
-http_req *http_req_new(http_server *s, struct MHD_Connection *mhd, const char *url,
-                       const char *method, bool health_only);
+http_req *http_req_new(const struct listener *ln, struct MHD_Connection *mhd, const char *url,
+                       const char *method);
 void http_req_free(http_req *r);
 
 /* Headers, route, key, limits: fills the request, or sets an error reply. Runs on the connection's

@@ -8,13 +8,15 @@ struct http_req;
 typedef void http_handler(struct http_req *r);
 
 enum {
-    ROUTE_PUBLIC = 1,   /* no key needed */
-    ROUTE_INLINE = 2,   /* quick: runs on the connection's thread */
-    ROUTE_HEALTH = 4,   /* also on the small listener */
-    ROUTE_ENGINE = 8,   /* needs a model; refused while draining */
-    ROUTE_TOKEN = 16,   /* a feedback token will do */
-    ROUTE_BODY = 32,    /* takes a JSON object */
-    ROUTE_NO_LIMIT = 64 /* does not count against requests a minute */
+    ROUTE_PUBLIC = 1,    /* no key needed */
+    ROUTE_INLINE = 2,    /* quick: runs on the connection's thread */
+    ROUTE_HEALTH = 4,    /* also on the small listener */
+    ROUTE_ENGINE = 8,    /* needs a model; refused while draining */
+    ROUTE_TOKEN = 16,    /* a feedback token will do */
+    ROUTE_BODY = 32,     /* takes a JSON object */
+    ROUTE_NO_LIMIT = 64, /* does not count against requests a minute */
+    ROUTE_ADMIN = 128,   /* also on the admin listener */
+    ROUTE_MOVES = 256    /* only there, where there is one */
 };
 
 typedef struct http_route {

@@ -2,12 +2,12 @@
 #include "serve/http/http_server.h"
 
 #include "core/base/clock.h"
-#include "core/base/file.h"
 #include "core/base/log.h"
 #include "core/base/mem.h"
 #include "serve/http/http_gen.h"
 #include "serve/http/http_req.h"
 #include "serve/http/http_server_in.h"
+#include "serve/http/http_tls.h"
 #include "serve/store/audit.h"
 #include "serve/store/requests.h"
 
@@ -170,7 +170,7 @@ static enum MHD_Result on_access(void *cls, struct MHD_Connection *mhd, const ch
     listener *ln = cls;
     http_req *r = *con_cls;
     if (r == NULL) {
-        r = *con_cls = http_req_new(ln->srv, mhd, url, method, ln->health_only);
+        r = *con_cls = http_req_new(ln, mhd, url, method);
         return begin(r, version);
     }
     if (*size > 0)
@@ -258,8 +258,21 @@ static int open_socket(listener *ln, const char *text, const char *host, uint16_
     return rc;
 }
 
-static int start_daemon(listener *ln, const char *cert, const char *cert_key, unsigned threads,
-                        hone_err *e)
+/* GnuTLS knows its session only, and the library has written there which connection it is. */
+static int on_handshake(gnutls_session_t session, const struct gnutls_cert_retr_st *info,
+                        gnutls_pcert_st **certs, unsigned *n_certs, gnutls_ocsp_data_st **ocsp,
+                        unsigned *n_ocsp, gnutls_privkey_t *key, unsigned *flags)
+{
+    struct MHD_Connection *mhd = gnutls_session_get_ptr(session);
+    const conn *c = mhd != NULL ? conn_of(mhd) : NULL;
+    (void)info;
+    *ocsp = NULL;
+    *n_ocsp = 0;
+    return c != NULL ? http_tls_give(((http_server *)c->owner)->tls, certs, n_certs, key, flags)
+                     : -1;
+}
+
+static int start_daemon(listener *ln, bool tls, unsigned threads, hone_err *e)
 {
     const serve_conf *c = ln->srv->conf;
     struct MHD_OptionItem options[16];
@@ -275,10 +288,10 @@ static int start_daemon(listener *ln, const char *cert, const char *cert_key, un
     options[n++] = (struct MHD_OptionItem){MHD_OPTION_CONNECTION_MEMORY_LIMIT, HEADER_BYTES, NULL};
     if (threads > 1)
         options[n++] = (struct MHD_OptionItem){MHD_OPTION_THREAD_POOL_SIZE, threads, NULL};
-    if (cert != NULL) {
+    if (tls) {
         flags |= MHD_USE_TLS;
-        options[n++] = (struct MHD_OptionItem){MHD_OPTION_HTTPS_MEM_CERT, 0, (void *)cert};
-        options[n++] = (struct MHD_OptionItem){MHD_OPTION_HTTPS_MEM_KEY, 0, (void *)cert_key};
+        options[n++] =
+            (struct MHD_OptionItem){MHD_OPTION_HTTPS_CERT_CALLBACK2, 0, (void *)on_handshake};
         options[n++] = (struct MHD_OptionItem){
             MHD_OPTION_HTTPS_PRIORITIES, 0, (void *)"NORMAL:-VERS-ALL:+VERS-TLS1.3:+VERS-TLS1.2"};
     }
@@ -288,31 +301,32 @@ static int start_daemon(listener *ln, const char *cert, const char *cert_key, un
                                MHD_OPTION_NOTIFY_CONNECTION, conn_notify, ln->srv->conns,
                                MHD_OPTION_ARRAY, options, MHD_OPTION_END);
     if (ln->mhd == NULL)
-        return hone_fail(e, HONE_EIO, "port %u: the HTTP library does not start%s", ln->port,
-                         cert != NULL ? " (is the certificate with its key in order?)" : "");
+        return hone_fail(e, HONE_EIO, "port %u: the HTTP library does not start", ln->port);
     return 0;
 }
 
-static int open_listener(listener *ln, http_server *s, const char *text, bool health, hone_err *e)
+/* Operators on this machine need no TLS; probes never have it. */
+static bool wants_tls(const listener *ln)
 {
-    char host[64], *cert = NULL, *cert_key = NULL;
+    return ln->srv->tls != NULL &&
+           (ln->kind == LISTEN_MAIN || (ln->kind == LISTEN_ADMIN && !ln->loopback));
+}
+
+static int open_listener(http_server *s, listener_kind kind, const char *text, hone_err *e)
+{
+    listener *ln = &s->listeners[kind];
+    char host[64];
     uint16_t port;
-    size_t len;
-    ln->srv = s;
-    ln->health_only = health;
+    if (text == NULL)
+        return 0;
     int rc = serve_conf_listen(text, host, &port, e);
     if (rc == 0)
         rc = open_socket(ln, text, host, port, e);
-    if (rc == 0 && !health && s->conf->tls_cert != NULL) {
-        rc = file_read(&cert, &len, s->conf->tls_cert, 1 << 20, e);
-        if (rc == 0)
-            rc = file_read(&cert_key, &len, s->conf->tls_key, 1 << 20, e);
-    }
-    if (rc == 0)
-        rc = start_daemon(ln, cert, cert_key, health ? 1 : (unsigned)s->conf->http_threads, e);
-    free(cert);
-    free(cert_key);
-    return rc;
+    if (rc != 0)
+        return rc;
+    ln->loopback = serve_conf_loopback(host);
+    unsigned threads = kind == LISTEN_MAIN ? (unsigned)s->conf->http_threads : 1;
+    return start_daemon(ln, wants_tls(ln), threads, e);
 }
 
 /* The library ends the process after this call whatever it does; at least the reason is in the log.
@@ -344,22 +358,22 @@ static int start_all(http_server *s, hone_err *e)
     const serve_conf *c = s->conf;
     conn_limits lim = {c->header_seconds * SECOND_NS, c->body_seconds * SECOND_NS,
                        c->idle_seconds * SECOND_NS};
-    uint16_t port;
     int64_t n_keys;
     int rc = keys_count(s->store, &n_keys, e);
     if (rc == 0)
         rc = serve_conf_check(c, n_keys, e);
+    if (rc == 0 && c->tls_cert != NULL)
+        rc = http_tls_open(&s->tls, c->tls_cert, c->tls_key, e);
     if (rc == 0)
-        rc = serve_conf_listen(c->listen, s->host, &port, e);
-    s->loopback = rc == 0 && serve_conf_loopback(s->host);
-    if (rc == 0)
-        rc = conn_list_open(&s->conns, &lim, e);
+        rc = conn_list_open(&s->conns, &lim, s, e);
     if (rc == 0)
         rc = start_threads(s, e);
     if (rc == 0)
-        rc = open_listener(&s->main, s, c->listen, false, e);
-    if (rc == 0 && c->health_listen != NULL)
-        rc = open_listener(&s->health, s, c->health_listen, true, e);
+        rc = open_listener(s, LISTEN_ADMIN, c->admin_listen, e);
+    if (rc == 0)
+        rc = open_listener(s, LISTEN_MAIN, c->listen, e);
+    if (rc == 0)
+        rc = open_listener(s, LISTEN_HEALTH, c->health_listen, e);
     return rc;
 }
 
@@ -372,7 +386,8 @@ int http_server_start(http_server **out, const http_options *o, hone_err *e)
     s->store = o->store;
     s->hooks = o->hooks;
     s->engine = o->engine;
-    s->main.fd = s->health.fd = -1;
+    for (int i = 0; i < HTTP_N_LISTENERS; i++)
+        s->listeners[i] = (listener){.srv = s, .kind = (listener_kind)i, .fd = -1};
     s->started_ms = clock_unix_ms();
     /* Room for a request of every connection, twice: pushing never waits. */
     s->jobs = queue_new(2 * (size_t)c->max_connections + 16);
@@ -393,12 +408,25 @@ int http_server_start(http_server **out, const http_options *o, hone_err *e)
 
 uint16_t http_server_port(const http_server *s)
 {
-    return s->main.port;
+    return s->listeners[LISTEN_MAIN].port;
 }
 
 uint16_t http_server_health_port(const http_server *s)
 {
-    return s->health.port;
+    return s->listeners[LISTEN_HEALTH].port;
+}
+
+uint16_t http_server_admin_port(const http_server *s)
+{
+    return s->listeners[LISTEN_ADMIN].port;
+}
+
+void http_server_reload(http_server *s, bool always)
+{
+    hone_err e = {0};
+    bool took;
+    if (s->tls != NULL && http_tls_reload(s->tls, always, &took, &e) != 0)
+        log_error("tls", "%s; the certificate of before stays", e.msg);
 }
 
 /* ---- stopping ---- */
@@ -416,21 +444,21 @@ void http_server_stop(http_server *s)
     if (s == NULL)
         return;
     atomic_store(&s->draining, true);
-    listener *const both[] = {&s->main, &s->health};
-    for (int i = 0; i < 2; i++)
-        if (both[i]->mhd != NULL)
-            MHD_quiesce_daemon(both[i]->mhd);
+    bool ran = s->listeners[LISTEN_MAIN].mhd != NULL;
+    for (int i = 0; i < HTTP_N_LISTENERS; i++)
+        if (s->listeners[i].mhd != NULL)
+            MHD_quiesce_daemon(s->listeners[i].mhd);
     for (int i = 1; s->conns != NULL && conn_counters(s->conns).open > 0; i++) {
         conn_kick_all(s->conns);
         usleep(KICK_MS * 1000);
         if (i % KICKS == 0)
             log_warn("http", "%d connections are still at work", conn_counters(s->conns).open);
     }
-    for (int i = 0; i < 2; i++) {
-        if (both[i]->mhd != NULL)
-            MHD_stop_daemon(both[i]->mhd);
-        if (both[i]->fd >= 0)
-            close(both[i]->fd);
+    for (int i = 0; i < HTTP_N_LISTENERS; i++) {
+        if (s->listeners[i].mhd != NULL)
+            MHD_stop_daemon(s->listeners[i].mhd);
+        if (s->listeners[i].fd >= 0)
+            close(s->listeners[i].fd);
     }
     queue_close(s->jobs);
     for (int i = 0; i < s->n_workers; i++)
@@ -439,7 +467,8 @@ void http_server_stop(http_server *s)
     if (s->janitor_runs)
         pthread_join(s->janitor, NULL);
     conn_list_close(s->conns);
-    if (s->main.mhd != NULL)
+    http_tls_close(s->tls);
+    if (ran)
         audit_post(s->store, &(audit_event){.action = "server.stop", .target = s->conf->listen});
     queue_free(s->jobs);
     queue_free(s->janitor_stop);

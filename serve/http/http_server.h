@@ -22,9 +22,15 @@ typedef struct http_options {
  * when the address may not be opened; EIO "127.0.0.1:8080: cannot listen: ...". */
 int http_server_start(http_server **out, const http_options *o, hone_err *e);
 
-/* The ports that were bound; 0 for no health listener. */
+/* The ports that were bound; 0 where there is no such listener. */
 uint16_t http_server_port(const http_server *s);
 uint16_t http_server_health_port(const http_server *s);
+uint16_t http_server_admin_port(const http_server *s);
+
+/* Takes a certificate and key that have been replaced: at once with `always`, else when the files
+ * have changed and stand still (call it now and then). Connections stand; those that come get the
+ * new one. What cannot be used is logged, and the old one stays. */
+void http_server_reload(http_server *s, bool always);
 
 /* From now on no generation is admitted (503 draining) and /health/ready says 503. Waits until
  * running answers are done, at most timeout_ms; then the engine cancels the rest. Other requests

@@ -31,12 +31,17 @@ typedef struct http_counters {
     atomic_uint_fast64_t records_dropped;
 } http_counters;
 
+/* Everything; health and metrics only; and, where there is such a listener, what is for operators.
+ */
+typedef enum { LISTEN_MAIN, LISTEN_HEALTH, LISTEN_ADMIN, HTTP_N_LISTENERS } listener_kind;
+
 typedef struct listener {
     struct http_server *srv;
-    struct MHD_Daemon *mhd;
-    int fd; /* ours until the daemon has it */
+    struct MHD_Daemon *mhd; /* NULL: not open */
+    int fd;                 /* ours until the daemon has it */
     uint16_t port;
-    bool health_only;
+    listener_kind kind;
+    bool loopback; /* only this machine reaches it */
 } listener;
 
 enum { HTTP_MAX_WORKERS = 64 };
@@ -46,10 +51,9 @@ struct http_server {
     store *store;
     hooks *hooks;
     const backend *engine;
-    char host[64];
-    bool loopback;
 
-    listener main, health;
+    listener listeners[HTTP_N_LISTENERS];
+    struct http_tls *tls; /* NULL: none */
     conn_list *conns;
     http_limits *limits;
     queue *jobs; /* requests for the workers */

@@ -28,7 +28,8 @@ const conf_row serve_conf_rows[] = {
 
     {"listen", NULL, CONF_STR, AT(listen), "127.0.0.1:8080", 0, 0, NULL, "address and port; port 0 takes a free one"},
     {"health_listen", NULL, CONF_STR, AT(health_listen), NULL, 0, 0, NULL, "second address that answers only /health and /metrics"},
-    {"tls_cert", "ssl_certfile", CONF_STR, AT(tls_cert), NULL, 0, 0, NULL, "certificate chain, PEM"},
+    {"admin_listen", NULL, CONF_STR, AT(admin_listen), NULL, 0, 0, NULL, "address of its own for what is for operators (metrics, reading and reviewing feedback, erasure); the public one does not have it then"},
+    {"tls_cert", "ssl_certfile", CONF_STR, AT(tls_cert), NULL, 0, 0, NULL, "certificate chain, PEM; read again on SIGHUP and when it has changed"},
     {"tls_key", "ssl_keyfile", CONF_STR, AT(tls_key), NULL, 0, 0, NULL, "private key, PEM"},
     {"behind_proxy", NULL, CONF_BOOL, AT(behind_proxy), "false", 0, 0, NULL, "a proxy in front ends TLS; its X-Forwarded-For is believed"},
     {"insecure_no_auth", NULL, CONF_BOOL, AT(insecure_no_auth), "false", 0, 0, NULL, "serve without keys: whoever reaches the port may do everything"},
@@ -190,20 +191,24 @@ bool serve_conf_loopback(const char *host)
 
 /* ---- what may not be started ---- */
 
-static int check_open(const serve_conf *c, const char *host, int64_t n_keys, hone_err *e)
+static int check_open(const serve_conf *c, const char *name, const char *text, int64_t n_keys,
+                      hone_err *e)
 {
-    if (serve_conf_loopback(host))
-        return 0;
+    char host[64];
+    uint16_t port;
+    int rc = serve_conf_listen(text, host, &port, e);
+    if (rc != 0 || serve_conf_loopback(host))
+        return rc;
     if (n_keys == 0 && !c->insecure_no_auth)
         return hone_fail(e, HONE_EDENIED,
-                         "listen '%s': reachable from other machines and there is no key; make one "
+                         "%s '%s': reachable from other machines and there is no key; make one "
                          "with 'hone key create', or set insecure_no_auth: true",
-                         c->listen);
+                         name, text);
     if (c->tls_cert == NULL && !c->behind_proxy)
         return hone_fail(e, HONE_EDENIED,
-                         "listen '%s': reachable from other machines without TLS; set tls_cert and "
+                         "%s '%s': reachable from other machines without TLS; set tls_cert and "
                          "tls_key, or behind_proxy: true when a proxy ends TLS",
-                         c->listen);
+                         name, text);
     return 0;
 }
 
@@ -214,9 +219,9 @@ int serve_conf_check(const serve_conf *c, int64_t n_keys, hone_err *e)
     if ((c->tls_cert == NULL) != (c->tls_key == NULL))
         return hone_fail(e, HONE_EINVAL, "tls_cert and tls_key go together: '%s' is missing",
                          c->tls_cert == NULL ? "tls_cert" : "tls_key");
-    int rc = serve_conf_listen(c->listen, host, &port, e);
-    if (rc == 0)
-        rc = check_open(c, host, n_keys, e);
+    int rc = check_open(c, "listen", c->listen, n_keys, e);
+    if (rc == 0 && c->admin_listen != NULL)
+        rc = check_open(c, "admin_listen", c->admin_listen, n_keys, e);
     if (rc == 0 && c->health_listen != NULL) {
         rc = serve_conf_listen(c->health_listen, host, &port, e);
         if (rc != 0)

@@ -17,7 +17,7 @@ typedef struct serve_conf {
     int dtype;                             /* serve_dtype */
     int64_t threads, context, max_seqs, kv_tokens, step_tokens, queue_requests, queue_tokens;
 
-    char *listen, *health_listen; /* where */
+    char *listen, *health_listen, *admin_listen; /* where */
     char *tls_cert, *tls_key;
     bool behind_proxy, insecure_no_auth;
     json_t *cors_origins;

@@ -44,6 +44,7 @@ aid_server *aid_server_open(const char *const *settings)
     must(http_server_start(&s->http, &o, &e), &e);
     s->port = http_server_port(s->http);
     s->health_port = http_server_health_port(s->http);
+    s->admin_port = http_server_admin_port(s->http);
     return s;
 }
 

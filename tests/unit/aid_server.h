@@ -13,7 +13,7 @@ typedef struct aid_server {
     aid_fake *fake;
     aid_fake_plan *plan;
     http_server *http;
-    uint16_t port, health_port;
+    uint16_t port, health_port, admin_port;
 } aid_server;
 
 /* Starts one with these settings ("key=value", NULL-ended; listen is set). Aborts when it cannot.

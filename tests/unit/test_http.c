@@ -650,6 +650,42 @@ static void test_health_has_a_door_of_its_own(void **state)
     aid_server_close(s);
 }
 
+static void test_operators_have_a_door_of_their_own(void **state)
+{
+    static const char *const settings[] = {"admin_listen=127.0.0.1:0", NULL};
+    static const struct {
+        const char *method, *path;
+        int main, admin;
+    } rows[] = {
+        {"GET", "/health/live", 200, 200},          {"GET", "/metrics", 404, 200},
+        {"GET", "/v1/feedback", 405, 200},          {"GET", "/v1/feedback/export", 404, 200},
+        {"GET", "/v1/feedback/fb-x", 404, 404},     {"GET", "/v1/models", 200, 404},
+        {"POST", "/v1/chat/completions", 200, 404},
+    };
+    (void)state;
+    aid_server *s = aid_server_open(settings);
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        const char *body = strcmp(rows[i].method, "POST") == 0 ? HI : NULL;
+        aid_reply r = aid_http(s->port, rows[i].method, rows[i].path, NULL, body);
+        if (r.status != rows[i].main)
+            fail_msg("%s on the main listener: %d", rows[i].path, r.status);
+        aid_reply_free(&r);
+        r = aid_http(s->admin_port, rows[i].method, rows[i].path, NULL, body);
+        if (r.status != rows[i].admin)
+            fail_msg("%s on the admin listener: %d", rows[i].path, r.status);
+        aid_reply_free(&r);
+    }
+    aid_reply r = aid_http(s->port, "PUT", "/v1/feedback/fb-x", NULL, "{\"review\": \"approved\"}");
+    assert_int_equal(r.status, 403);
+    assert_non_null(strstr(r.body, "reviews are taken on the admin listener only"));
+    aid_reply_free(&r);
+    r = aid_http(s->admin_port, "PUT", "/v1/feedback/fb-x", NULL, "{\"review\": \"approved\"}");
+    assert_int_equal(r.status, 404);
+    assert_non_null(strstr(r.body, "no feedback 'fb-x'"));
+    aid_reply_free(&r);
+    aid_server_close(s);
+}
+
 static void test_keep_alive_and_pipelining(void **state)
 {
     aid_server *s = *state;
@@ -840,6 +876,7 @@ int main(void)
         cmocka_unit_test(test_stop_with_everything_in_flight),
         cmocka_unit_test(test_connections_of_one_address_are_limited),
         cmocka_unit_test(test_health_has_a_door_of_its_own),
+        cmocka_unit_test(test_operators_have_a_door_of_their_own),
         T(test_keep_alive_and_pipelining),
         cmocka_unit_test(test_cors),
         T(test_rebinding),

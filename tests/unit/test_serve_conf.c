@@ -123,6 +123,12 @@ static void test_nothing_open_by_accident(void **state)
     check("listen: 0.0.0.0:1\nbehind_proxy: true", d, 1, 0, "");
     check("listen: 0.0.0.0:1\ntls_cert: a\ntls_key: b", d, 1, 0, "");
     check("listen: 0.0.0.0:1\nbehind_proxy: true\ninsecure_no_auth: true", d, 0, 0, "");
+    check("admin_listen: 127.0.0.1:1", d, 0, 0, "");
+    check("admin_listen: 0.0.0.0:1", d, 0, HONE_EDENIED,
+          "admin_listen '0.0.0.0:1': reachable from other machines and there is no key");
+    check("admin_listen: 0.0.0.0:1", d, 1, HONE_EDENIED,
+          "admin_listen '0.0.0.0:1': reachable from "
+          "other machines without TLS");
     check("tls_cert: a", d, 1, HONE_EINVAL, "'tls_key' is missing");
     check("health_listen: x", d, 1, HONE_EINVAL, "health_listen: listen 'x': expected");
 }
