@@ -1,62 +1,88 @@
-/* A whole model in the shape of SmolLM2-135M with random weights, on the CPU: a LoRA step (rank 16
- * beside every linear, one packed segment of 512, loss on every token), a prefill of 512 and
- * decoding at a context of 256, with peak memory.
+/* A whole model of a published shape with random weights: LoRA steps (rank 16 beside every linear,
+ * packed segments, loss on every token, clipping and AdamW), prefill and decode.
  *
- *     bench_model [f32|bf16] [threads]      both dtypes and 2 threads where nothing is said */
+ *     bench_model                                    SmolLM2-135M on 2 CPU threads, f32 and bf16
+ *     bench_model --device cuda --dtype bf16 --shape llama-3.1-8b --tokens 16384 --seq 2048
+ *         [--do train,prefill,decode] [--batch 8] [--context 1024] [--steps 20] [--json]
+ *         [--recompute none|selective|full] [--threads N]
+ *
+ * Rates are of the median step after the warm-up, prefill and decode of the best run. "of peak" is
+ * the work by the formula 4 N (forward and gradient of the input, no gradient of the frozen
+ * weights) over --peak TFLOP/s. */
 #include "core/base/clock.h"
 #include "core/base/js.h"
 #include "core/base/mem.h"
 #include "core/base/rng.h"
 #include "core/model/model.h"
+#include "core/train/optim.h"
+#include "tests/bench/shapes.h"
 
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
 
-enum { TOKENS = 512, CONTEXT = 256, RANK = 16, BLOCK = 16, DECODED = 32 };
+enum { RANK = 16, BLOCK = 16, DECODED = 32, ROUNDS = 5, MAX_STEPS = 1000 };
 
-static const char config_text[] =
-    "{\"architectures\":[\"LlamaForCausalLM\"],\"hidden_size\":576,\"intermediate_size\":1536,"
-    "\"num_hidden_layers\":30,\"num_attention_heads\":9,\"num_key_value_heads\":3,"
-    "\"vocab_size\":49152,\"max_position_embeddings\":2048,\"rms_norm_eps\":1e-5,"
-    "\"rope_theta\":10000.0,\"tie_word_embeddings\":true}";
+typedef struct options {
+    const char *device, *dtype, *shape, *doing, *recompute;
+    int64_t threads, tokens, seq, batch, context, steps;
+    double peak;
+    bool json;
+} options;
 
 typedef struct job {
+    const options *o;
+    const bench_shape *shape;
+    kern_dev *dev;
+    kern_dtype dtype;
     model *m;
     model_kv *kv;
     kern_lora *terms;
     param_list params;
-    int32_t ids[TOKENS], pos[TOKENS], target[TOKENS], blocks[TOKENS / BLOCK];
+    optim *opt;
+    int64_t step;
+    int32_t *ids, *pos, *target, *cu, *blocks;
+    int n_seg;
+    int64_t seq_blocks;
 } job;
 
 static void check(int rc, const hone_err *e)
 {
     if (rc == 0)
         return;
-    fprintf(stderr, "%s\n", e->msg);
+    fprintf(stderr, "bench_model: %s\n", e->msg);
     exit(1);
 }
 
-static model *make(kern_dev *dev, kern_dtype dtype, bool backward)
+/* ---- the model ---- */
+
+static void make(job *j, bool backward)
 {
     hone_err e = {0};
     json_t *config;
-    model *m;
-    const model_options o = {
-        .dev = dev, .dtype = dtype, .backward = backward, .recompute = RECOMPUTE_SELECTIVE};
-    check(js_parse(&config, config_text, strlen(config_text), &e), &e);
-    check(model_create(&m, config, 1, &o, &e), &e);
+    static const char *const names[] = {"none", "selective", "full"};
+    model_options o = {.dev = j->dev, .dtype = j->dtype, .backward = backward};
+    while (o.recompute < RECOMPUTE_FULL && strcmp(names[o.recompute], j->o->recompute) != 0)
+        o.recompute++;
+    char *text = bench_shape_config(j->shape);
+    check(js_parse(&config, text, strlen(text), &e), &e);
+    double start = clock_seconds();
+    check(model_create(&j->m, config, 1, &o, &e), &e);
+    if (!j->o->json)
+        printf("%-24s %9.2f s\n", "made in", clock_seconds() - start);
     json_decref(config);
-    return m;
+    free(text);
 }
 
 static void add_terms(job *j)
 {
     hone_err e = {0};
     size_t n = model_n_sites(j->m);
+    const optim_settings adamw = {0, 0.9, 0.999, 1e-8, 0};
     j->terms = mem_array(n, sizeof *j->terms);
-    param_list_init(&j->params, model_device(j->m));
+    param_list_init(&j->params, j->dev);
     for (size_t i = 0; i < n; i++) {
         const model_site *s = model_site_at(j->m, i);
         param_list_add(&j->params, s->name, RANK, s->in, true, 1);
@@ -71,115 +97,313 @@ static void add_terms(job *j)
                                   .scale = 2};
         check(model_attach(j->m, i, &j->terms[i], &e), &e);
     }
+    check(optim_new(&j->opt, &j->params, &adamw, &e), &e);
 }
+
+static void drop_model(job *j)
+{
+    optim_free(j->opt);
+    model_kv_close(j->kv);
+    model_close(j->m);
+    param_list_free(&j->params);
+    free(j->terms);
+    j->opt = NULL;
+    j->kv = NULL;
+    j->m = NULL;
+    j->terms = NULL;
+}
+
+/* ---- what is timed ---- */
 
 static void train_step(job *j)
 {
     hone_err e = {0};
-    const int32_t cu[] = {0, TOKENS};
-    const model_batch b = {.n = TOKENS,
+    double norm;
+    const model_batch b = {.n = j->o->tokens,
                            .ids = j->ids,
                            .pos = j->pos,
                            .target = j->target,
-                           .cu = cu,
-                           .n_seg = 1,
+                           .cu = j->cu,
+                           .n_seg = j->n_seg,
                            .training = true};
+    check(param_zero_grad(&j->params, &e), &e);
     check(model_backward(j->m, &b, NULL, &e), &e);
+    check(optim_grad_norm(j->opt, &norm, &e), &e);
+    check(optim_step(j->opt, ++j->step, 1e-4, norm > 1 ? 1 / norm : 1, &e), &e);
+    kern_do(j->dev, sync);
 }
 
-static void forward(job *j, int from, int n)
+/* n new tokens in each of `batch` sequences whose caches hold `from`; waits for a logit. */
+static void forward(job *j, int64_t batch, int64_t from, int64_t n)
 {
     hone_err e = {0};
     kern_tensor logits;
     float one;
-    const int32_t q_start[] = {0, n}, kv_len[] = {from + n}, row[] = {n - 1};
-    const model_step s = {.n = n,
+    int32_t *start = mem_array((size_t)batch + 1, sizeof *start);
+    int32_t *len = mem_array((size_t)batch, sizeof *len),
+            *row = mem_array((size_t)batch, sizeof *row);
+    int32_t *pos = mem_array((size_t)(batch * n), sizeof *pos);
+    for (int64_t s = 0; s < batch; s++) {
+        start[s + 1] = (int32_t)((s + 1) * n);
+        row[s] = start[s + 1] - 1;
+        len[s] = (int32_t)(from + n);
+        for (int64_t i = 0; i < n; i++)
+            pos[s * n + i] = (int32_t)(from + i);
+    }
+    const model_step s = {.n = batch * n,
                           .ids = j->ids,
-                          .pos = j->pos + from,
-                          .n_seq = 1,
-                          .q_start = q_start,
-                          .kv_len = kv_len,
+                          .pos = pos,
+                          .n_seq = (int)batch,
+                          .q_start = start,
+                          .kv_len = len,
                           .blocks = j->blocks,
-                          .max_blocks = TOKENS / BLOCK,
-                          .n_out = 1,
+                          .max_blocks = j->seq_blocks,
+                          .n_out = (int)batch,
                           .out_row = row};
     check(model_forward(j->m, j->kv, &s, &logits, &e), &e);
-    kern_do(model_device(j->m), read, &one, logits.data, sizeof one); /* waits */
+    kern_do(j->dev, read, &one, logits.data, sizeof one);
+    free(start);
+    free(len);
+    free(row);
+    free(pos);
 }
 
 static void prefill(job *j)
 {
-    forward(j, 0, TOKENS);
+    forward(j, 1, 0, j->o->seq);
 }
 
 static void decode(job *j)
 {
     for (int i = 0; i < DECODED; i++)
-        forward(j, CONTEXT + i, 1);
+        forward(j, j->o->batch, j->o->context + i, 1);
 }
 
-static void report(const char *what, int tokens, void (*fn)(job *j), job *j)
+static double best_of(void (*fn)(job *j), job *j)
 {
     double best = 1e30;
-    fn(j);
-    for (int i = 0; i < 5; i++) {
+    for (int i = 0; i < ROUNDS + 3; i++) {
         double start = clock_seconds();
         fn(j);
         double t = clock_seconds() - start;
-        best = t < best ? t : best;
+        best = i >= 3 && t < best ? t : best;
     }
-    printf("%-24s %9.1f tokens/s  (%.1f ms)\n", what, tokens / best, best * 1e3);
+    return best;
+}
+
+static int by_value(const void *a, const void *b)
+{
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+static double median_step(job *j)
+{
+    int64_t n = j->o->steps < MAX_STEPS ? j->o->steps : MAX_STEPS;
+    double *t = mem_array((size_t)n, sizeof *t);
+    for (int i = 0; i < 2; i++)
+        train_step(j);
+    for (int64_t i = 0; i < n; i++) {
+        double start = clock_seconds();
+        train_step(j);
+        t[i] = clock_seconds() - start;
+    }
+    qsort(t, (size_t)n, sizeof *t, by_value);
+    double median = t[n / 2];
+    free(t);
+    return median;
+}
+
+/* ---- reports ---- */
+
+static void report(const job *j, const char *what, double tokens, double seconds, double share)
+{
+    struct rusage use;
+    getrusage(RUSAGE_SELF, &use);
+    if (!j->o->json) {
+        printf("%-24s %9.1f tokens/s  (%.2f ms)", what, tokens / seconds, seconds * 1e3);
+        if (share > 0)
+            printf("  %.1f %% of peak", 100 * share);
+        printf("\n%-24s %9.0f MB device, %.0f MB process\n", "peak memory",
+               (double)j->dev->mem_peak / 1e6, (double)use.ru_maxrss / 1e3);
+    } else {
+        printf("{\"hone\":\"%s\",\"device\":\"%s\",\"shape\":\"%s\",\"dtype\":\"%s\","
+               "\"tokens\":%lld,\"seq\":%lld,\"batch\":%lld,\"tok_s\":%.1f,\"ms\":%.3f,"
+               "\"share\":%.4f,\"peak_gib\":%.3f}\n",
+               what, j->dev->name, j->shape->name, kern_dtype_name(j->dtype),
+               (long long)j->o->tokens, (long long)j->o->seq, (long long)j->o->batch,
+               tokens / seconds, seconds * 1e3, share, (double)j->dev->mem_peak / 1073741824.0);
+    }
     fflush(stdout);
 }
 
-static void run(kern_dtype dtype, int threads)
+static double train_share(const job *j, double seconds)
+{
+    double n = bench_shape_linear(j->shape) + bench_shape_head(j->shape);
+    return j->o->peak > 0 ? 4 * n * (double)j->o->tokens / seconds / (j->o->peak * 1e12) : 0;
+}
+
+static void run_train(job *j)
+{
+    hone_err e = {0};
+    make(j, true);
+    add_terms(j);
+    check(model_reserve(j->m, j->o->tokens, &e), &e);
+    check(model_warm(j->m, j->o->tokens, true, &e), &e);
+    double t = median_step(j);
+    report(j, "LoRA step", (double)j->o->tokens, t, train_share(j, t));
+    drop_model(j);
+}
+
+static void run_serve(job *j, bool pre, bool dec)
+{
+    hone_err e = {0};
+    make(j, false);
+    check(model_kv_open(&j->kv, j->m, j->o->batch * j->seq_blocks, BLOCK, &e), &e);
+    if (pre)
+        report(j, "prefill", (double)j->o->seq, best_of(prefill, j), 0);
+    if (dec)
+        report(j, "decode", (double)(DECODED * j->o->batch), best_of(decode, j), 0);
+    drop_model(j);
+}
+
+/* ---- set-up ---- */
+
+/* Random ids in segments of `seq`. */
+static void fill(job *j)
+{
+    const options *o = j->o;
+    int64_t longest = o->tokens > o->batch * o->seq ? o->tokens : o->batch * o->seq;
+    int64_t reach = o->context + DECODED > o->seq ? o->context + DECODED : o->seq;
+    rng r = {.seed = 1};
+    j->seq_blocks = (reach + BLOCK - 1) / BLOCK;
+    j->ids = mem_array((size_t)longest, sizeof *j->ids);
+    j->pos = mem_array((size_t)longest, sizeof *j->pos);
+    j->target = mem_array((size_t)longest, sizeof *j->target);
+    j->cu = mem_array((size_t)(o->tokens / o->seq + 2), sizeof *j->cu);
+    j->blocks = mem_array((size_t)(o->batch * j->seq_blocks), sizeof *j->blocks);
+    for (int64_t i = 0; i < longest; i++) {
+        j->ids[i] = (int32_t)rng_below(&r, (uint64_t)j->shape->vocab);
+        j->target[i] = (int32_t)rng_below(&r, (uint64_t)j->shape->vocab);
+        j->pos[i] = (int32_t)(i % o->seq);
+    }
+    while (j->cu[j->n_seg] < o->tokens) {
+        int64_t end = j->cu[j->n_seg] + o->seq;
+        j->cu[++j->n_seg] = (int32_t)(end < o->tokens ? end : o->tokens);
+    }
+    for (int64_t i = 0; i < o->batch * j->seq_blocks; i++)
+        j->blocks[i] = (int32_t)i;
+}
+
+static void run(const options *o, kern_dtype dtype)
 {
     char err[256];
-    kern_dev *dev;
-    hone_err e = {0};
-    struct rusage use;
-    job *j = mem_alloc(sizeof *j);
-    rng r = {.seed = 1};
-    if (kern_open(&dev, "cpu", &(kern_open_args){.threads = threads}, err) != 0) {
-        fprintf(stderr, "%s\n", err);
+    job j = {.o = o, .shape = bench_shape_find(o->shape), .dtype = dtype};
+    const kern_open_args a = {.threads = (int)o->threads};
+    if (j.shape == NULL) {
+        fprintf(stderr, "bench_model: no shape '%s'\n", o->shape);
+        exit(2);
+    }
+    if (kern_open(&j.dev, o->device, &a, err) != 0) {
+        fprintf(stderr, "bench_model: %s\n", err);
         exit(1);
     }
-    for (int i = 0; i < TOKENS; i++) {
-        j->ids[i] = (int32_t)rng_below(&r, 49152);
-        j->target[i] = (int32_t)rng_below(&r, 49152);
-        j->pos[i] = i;
-    }
-    for (int i = 0; i < TOKENS / BLOCK; i++)
-        j->blocks[i] = i;
-    printf("%s, %s\n", dev->name, kern_dtype_name(dtype));
-    double start = clock_seconds();
-    j->m = make(dev, dtype, true);
-    printf("%-24s %9.2f s\n", "made in", clock_seconds() - start);
-    add_terms(j);
-    report("LoRA step", TOKENS, train_step, j);
-    getrusage(RUSAGE_SELF, &use);
-    printf("%-24s %9.0f MB device, %.0f MB process\n", "peak memory", (double)dev->mem_peak / 1e6,
-           (double)use.ru_maxrss / 1e3);
-    model_close(j->m);
-    param_list_free(&j->params);
-    free(j->terms);
+    fill(&j);
+    if (!o->json)
+        printf("%s, %s, %s\n", j.dev->name, o->shape, kern_dtype_name(dtype));
+    if (strstr(o->doing, "train") != NULL)
+        run_train(&j);
+    bool pre = strstr(o->doing, "prefill") != NULL, dec = strstr(o->doing, "decode") != NULL;
+    if (pre || dec)
+        run_serve(&j, pre, dec);
+    kern_close(j.dev);
+    free(j.ids);
+    free(j.pos);
+    free(j.target);
+    free(j.cu);
+    free(j.blocks);
+}
 
-    j->m = make(dev, dtype, false);
-    check(model_kv_open(&j->kv, j->m, TOKENS / BLOCK, BLOCK, &e), &e);
-    report("prefill", TOKENS, prefill, j);
-    report("decode", DECODED, decode, j);
-    model_kv_close(j->kv);
-    model_close(j->m);
-    kern_close(dev);
-    free(j);
+typedef struct row {
+    const char *name;
+    size_t at;
+    char kind; /* s: text, i: whole number above 0, d: number, f: flag */
+} row;
+
+/* clang-format off */
+static const row rows[] = {
+    {"--device",    offsetof(options, device),    's'},
+    {"--dtype",     offsetof(options, dtype),     's'},
+    {"--shape",     offsetof(options, shape),     's'},
+    {"--do",        offsetof(options, doing),     's'},
+    {"--recompute", offsetof(options, recompute), 's'},
+    {"--threads",   offsetof(options, threads),   'i'},
+    {"--tokens",    offsetof(options, tokens),    'i'},
+    {"--seq",       offsetof(options, seq),       'i'},
+    {"--batch",     offsetof(options, batch),     'i'},
+    {"--context",   offsetof(options, context),   'i'},
+    {"--steps",     offsetof(options, steps),     'i'},
+    {"--peak",      offsetof(options, peak),      'd'},
+    {"--json",      offsetof(options, json),      'f'},
+};
+/* clang-format on */
+
+static bool take(options *o, const row *r, const char *value)
+{
+    char *p = (char *)o + r->at, *end;
+    if (r->kind == 'f') {
+        *(bool *)p = true;
+        return true;
+    }
+    if (value == NULL)
+        return false;
+    if (r->kind == 's') {
+        *(const char **)(void *)p = value;
+        return true;
+    }
+    double d = strtod(value, &end);
+    if (*end != '\0' || d <= 0)
+        return false;
+    if (r->kind == 'i')
+        *(int64_t *)(void *)p = (int64_t)d;
+    else
+        *(double *)(void *)p = d;
+    return true;
+}
+
+static bool parse(options *o, int argc, char **argv)
+{
+    for (int i = 1; i < argc; i++) {
+        size_t k = 0, n = sizeof rows / sizeof *rows;
+        while (k < n && strcmp(rows[k].name, argv[i]) != 0)
+            k++;
+        if (k == n || !take(o, &rows[k], argv[i + 1]))
+            return false;
+        i += rows[k].kind != 'f';
+    }
+    return true;
 }
 
 int main(int argc, char **argv)
 {
-    int threads = argc > 2 ? atoi(argv[2]) : 2;
-    if (argc < 2 || strcmp(argv[1], "f32") == 0)
-        run(KERN_F32, threads);
-    if (argc < 2 || strcmp(argv[1], "bf16") == 0)
-        run(KERN_BF16, threads);
+    options o = {.device = "cpu",
+                 .dtype = "f32,bf16",
+                 .shape = "smollm2-135m",
+                 .doing = "train,prefill,decode",
+                 .recompute = "selective",
+                 .threads = 2,
+                 .tokens = 512,
+                 .seq = 512,
+                 .batch = 1,
+                 .context = 256,
+                 .steps = 5};
+    if (!parse(&o, argc, argv)) {
+        fprintf(stderr, "bench_model: see the top of its source for its options\n");
+        return 2;
+    }
+    if (strstr(o.dtype, "f32") != NULL)
+        run(&o, KERN_F32);
+    if (strstr(o.dtype, "bf16") != NULL)
+        run(&o, KERN_BF16);
     return 0;
 }
