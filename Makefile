@@ -253,6 +253,12 @@ fuzz-run: $(if $(strip $T),$(T:%=$B/tests/fuzz/fuzz_%),$(call exe,$(FUZZ_SRC)))
 bench: $(if $(OPS_SRC),$B/op_check) $(call exe,$(BENCH_SRC))  ## measure the speed of this build
 	@tests/bench/run $B $T
 
+test-gpu: all $(UNIT_BIN)  ## everything that needs a card; without one it says so
+	@tests/gpu/run $B
+
+bench-gpu: all $B/tests/bench/bench_model  ## the card beside transformers and PEFT, in one run
+	@tests/bench/gpu/run $B
+
 lint:  ## layers, headers, sizes, format, names in the documents
 	@CC="$(CC)" tests/lint/run
 
@@ -269,6 +275,7 @@ bundle: all $(call exe,$(UNIT_SRC) $(BENCH_SRC)) $(TEST_PLUGINS)  ## one archive
 
 install: all  ## install the program under prefix=/usr/local
 	install -D -m 755 $B/hone $(DESTDIR)$(prefix)/bin/hone
+	$(if $(CUDA_LIB),install -D -m 755 $(CUDA_LIB) $(DESTDIR)$(prefix)/lib/libhone_cuda.so)
 	install -D -m 644 plugins/hone_plugin.h $(DESTDIR)$(prefix)/include/hone_plugin.h
 	for so in $(PLUGINS); do \
 	  install -D -m 755 $$so $(DESTDIR)$(prefix)/lib/hone/plugins/$${so##*/} || exit 1; done
@@ -281,8 +288,8 @@ clean:  ## remove every build folder
 help:  ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 
-.PHONY: all cuda emu need deps deps-dev test test-run asan ubsan tsan valgrind e2e fault fuzz \
-        fuzz-run bench lint tidy demo bundle install clean help
+.PHONY: all cuda emu test-gpu bench-gpu need deps deps-dev test test-run asan ubsan tsan \
+        valgrind e2e fault fuzz fuzz-run bench lint tidy demo bundle install clean help
 .DEFAULT_GOAL := all
 .DELETE_ON_ERROR:
 .SECONDARY:
