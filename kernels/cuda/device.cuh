@@ -95,7 +95,8 @@ __device__ __forceinline__ void store16(bf16 *p, const vec16<bf16> &r)
 __device__ __forceinline__ void load16(vec16<f16> &r, const f16 *p)
 {
     uint4 q = *reinterpret_cast<const uint4 *>(p);
-    const f16 *h = reinterpret_cast<const f16 *>(&q);
+    f16 h[8];
+    memcpy(h, &q, sizeof h);
     for (int i = 0; i < 8; i++)
         r.v[i] = to_f32(h[i]);
 }

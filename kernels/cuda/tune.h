@@ -48,3 +48,10 @@ static inline tune_heads tune_qk(int d, int per, int64_t n)
         t.group *= 2;
     return t;
 }
+
+/* Pieces of a flat range whose squares are summed by a block each. */
+static inline int tune_sumsq(int64_t n)
+{
+    int64_t parts = (n + 4095) / 4096;
+    return parts < 1 ? 1 : parts > 1024 ? 1024 : (int)parts;
+}

@@ -44,12 +44,18 @@ const op_test op_copy = {"copy", COUNT(copies), run_copy, 0, NULL};
 static const struct {
     int64_t n, vocab, h;
     kern_dtype table;
+    bool dense;
 } embeds[] = {
-    {1, 3, 7, KERN_F32}, {17, 10, 48, KERN_BF16}, {129, 5, 33, KERN_F16}, {3, 50, 64, KERN_F32}};
+    {1, 3, 7, KERN_F32, false},       {17, 10, 48, KERN_BF16, false},
+    {129, 5, 33, KERN_F16, false},    {3, 50, 64, KERN_F32, false},
+    {40, 9, 1032, KERN_BF16, true},   {1500, 300, 16, KERN_F16, true},
+    {1030, 70000, 8, KERN_F32, true},
+};
 
 static void run_embed(op_ctx *c, int i)
 {
     int64_t n = embeds[i].n, vocab = embeds[i].vocab, h = embeds[i].h;
+    c->dense = embeds[i].dense;
     op_array *table = op_in(c, embeds[i].table, vocab, h, 1), *x = op_out(c, c->t, n, h);
     int32_t *ids = op_ints(c, n, 0, (int32_t)vocab);
     double *want = op_block(c, (size_t)(n * h) * sizeof *want);
@@ -288,24 +294,26 @@ const op_test op_act = {"act", COUNT(acts), run_act, COUNT(act_grads), run_act_g
 
 /* ---- optimizer ------------------------------------------------------------------------------- */
 
+/* The range begins at element `from`, so that it may not be aligned. */
 static const struct {
-    int64_t n, step;
+    int64_t from, n, step;
     float decay, scale;
-} steps[] = {{1, 1, 0, 1}, {37, 2, 0.1F, 0.5F}, {40000, 10, 0.01F, 1}};
+} steps[] = {
+    {0, 1, 1, 0, 1}, {0, 37, 2, 0.1F, 0.5F}, {0, 40000, 10, 0.01F, 1}, {3, 300, 2, 0.1F, 1}};
 
 static void run_adamw(op_ctx *c, int i)
 {
-    int64_t n = steps[i].n;
+    int64_t from = steps[i].from, n = from + steps[i].n;
     op_array *p = op_in(c, KERN_F32, 1, n, 1), *g = op_in(c, KERN_F32, 1, n, 1);
     op_array *m = op_in(c, KERN_F32, 1, n, 1), *v = op_in(c, KERN_F32, 1, n, 1);
     for (int64_t j = 0; j < n; j++)
         v->v[j] = fabs(v->v[j]);
     v = op_from(c, KERN_F32, 1, n, v->v);
-    kern_adamw a = {.n = n,
-                    .p = p->t.data,
-                    .m = m->t.data,
-                    .v = v->t.data,
-                    .g = g->t.data,
+    kern_adamw a = {.n = n - from,
+                    .p = (float *)p->t.data + from,
+                    .m = (float *)m->t.data + from,
+                    .v = (float *)v->t.data + from,
+                    .g = (const float *)g->t.data + from,
                     .lr = 0.01F,
                     .beta1 = 0.9F,
                     .beta2 = 0.999F,
@@ -316,7 +324,7 @@ static void run_adamw(op_ctx *c, int i)
     double lr = (double)a.lr, b1 = (double)a.beta1, b2 = (double)a.beta2;
     if (!op_call(c, adamw, &a, 0))
         return;
-    for (int64_t j = 0; j < n; j++) {
+    for (int64_t j = from; j < n; j++) {
         double gj = g->v[j] * (double)a.grad_scale;
         m->v[j] = b1 * m->v[j] + (1 - b1) * gj;
         v->v[j] = b2 * v->v[j] + (1 - b2) * gj * gj;
@@ -334,14 +342,15 @@ const op_test op_adamw = {"adamw", COUNT(steps), run_adamw, 0, NULL};
 
 static void run_sumsq(op_ctx *c, int i)
 {
-    static const int64_t lengths[] = {0, 1, 13, 100001};
+    static const int64_t lengths[] = {0, 1, 13, 100001, 5002};
+    int64_t from = i == 4 ? 1 : 0;
     double want = 0, got = -1;
     op_array *g = op_in(c, KERN_F32, 1, lengths[i], 1);
-    for (int64_t j = 0; j < lengths[i]; j++)
+    for (int64_t j = from; j < lengths[i]; j++)
         want += g->v[j] * g->v[j];
-    kern_sumsq a = {g->t.data, lengths[i], &got};
+    kern_sumsq a = {(const float *)g->t.data + from, lengths[i] - from, &got};
     if (op_call(c, sumsq, &a, 0))
         op_numbers(c, "sum", &got, &want, 1, false);
 }
 
-const op_test op_sumsq = {"sumsq", 4, run_sumsq, 0, NULL};
+const op_test op_sumsq = {"sumsq", 5, run_sumsq, 0, NULL};

@@ -28,6 +28,9 @@ static void shares_are_bounded(void **state)
     assert_int_equal(tune_shares(16), 1);
     assert_int_equal(tune_shares(17), 2);
     assert_int_equal(tune_shares(1000000), 512);
+    assert_int_equal(tune_sumsq(0), 1);
+    assert_int_equal(tune_sumsq(4097), 2);
+    assert_int_equal(tune_sumsq((int64_t)1 << 40), 1024);
 }
 
 static void heads_fit_their_threads(void **state)
