@@ -10,6 +10,10 @@
  * numbers, then text, each ascending, then the rest. */
 void lib_base(lua_State *L);
 void lib_string(lua_State *L); /* also makes the metatable of strings */
+int lib_string_find(lua_State *L);
+int lib_string_match(lua_State *L);
+int lib_string_gmatch(lua_State *L);
+int lib_string_gsub(lua_State *L);
 void lib_table(lua_State *L);
 void lib_math(lua_State *L);
 void lib_utf8(lua_State *L);

@@ -94,6 +94,8 @@ static int base_rawset(lua_State *L)
 
 /* ---- an order of keys that depends on nothing but the keys ---- */
 
+enum { STEPS_A_KEY = 8 };
+
 enum { RANK_NUMBER, RANK_TEXT, RANK_OTHER };
 
 typedef struct key {
@@ -137,7 +139,7 @@ static int compare(const void *pa, const void *pb)
         return compare_text(a, b);
     if (a->rank == RANK_NUMBER && a->whole && b->whole)
         return (a->i > b->i) - (a->i < b->i);
-    if (a->rank == RANK_NUMBER && a->x != b->x)
+    if (a->rank == RANK_NUMBER)
         return (a->x > b->x) - (a->x < b->x);
     return (a->at > b->at) - (a->at < b->at);
 }
@@ -165,7 +167,7 @@ static int base_next(lua_State *L)
         found = true;
         lua_copy(L, 4, 3);
     }
-    sandbox_charge(L, (size_t)seen);
+    sandbox_charge(L, STEPS_A_KEY * (size_t)seen);
     lua_settop(L, 3);
     if (!found)
         return 1;
@@ -244,11 +246,11 @@ static int base_pairs(lua_State *L)
     luaL_checktype(L, 1, LUA_TTABLE);
     lua_settop(L, 1);
     lua_Integer n = count_keys(L);
-    sandbox_charge(L, (size_t)n);
+    sandbox_charge(L, STEPS_A_KEY / 2 * (size_t)n);
     if ((lua_Unsigned)n == lua_rawlen(L, 1)) {
         lua_pushnil(L);
     } else {
-        sandbox_charge(L, 8 * (size_t)n);
+        sandbox_charge(L, 4 * STEPS_A_KEY * (size_t)n);
         push_keys(L, n);
     }
     lua_pushinteger(L, 0);

@@ -22,7 +22,9 @@ static size_t cost_of_rep(lua_State *L)
 {
     double n = (double)luaL_checkinteger(L, 2);
     double bytes = n * (double)(text_len(L, 1) + text_len(L, 3));
-    return bytes > 0 ? (size_t)(bytes < 1e15 ? bytes : 1e15) / BYTES_A_STEP : 0;
+    if (bytes <= 0 || bytes > (double)sandbox_used(sandbox_of(L)).limit)
+        return 0; /* too much for the memory, which says so */
+    return (size_t)bytes / BYTES_A_STEP;
 }
 
 /* Bytes on the stack are copied by every call that passes them on. */
@@ -73,9 +75,13 @@ static size_t cost_of_format(lua_State *L)
 static const lib_row rows[] = {
     {"byte", NULL, cost_of_byte},
     {"char", NULL, NULL},
+    {"find", lib_string_find, NULL},
     {"format", NULL, cost_of_format},
+    {"gmatch", lib_string_gmatch, NULL},
+    {"gsub", lib_string_gsub, NULL},
     {"len", NULL, NULL},
     {"lower", NULL, cost_of_text},
+    {"match", lib_string_match, NULL},
     {"rep", NULL, cost_of_rep},
     {"reverse", NULL, cost_of_text},
     {"sub", NULL, cost_of_text},

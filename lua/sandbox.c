@@ -66,17 +66,14 @@ static void end_by(sandbox *s, ending why)
 /* May the state grow by `more` bytes for a block of n? */
 static bool may_grow(sandbox *s, size_t more, size_t n)
 {
-    if (s->running && n >= LARGE)
-        s->left -= (int64_t)(n / BYTES_A_STEP);
     bool fits =
-        more <= s->limit - s->used && s->used <= s->limit && n <= s->limit / MAX_BLOCK_SHARE;
+        s->used <= s->limit && more <= s->limit - s->used && n <= s->limit / MAX_BLOCK_SHARE;
     if (!s->running)
         return fits;
-    if (!fits) {
-        s->line = s->end == FINE ? line_of(s->L) : s->line;
-        s->left -= REFUSED_STEPS;
-    }
-    if (s->left < 0 && fits)
+    if (!fits && s->end == FINE)
+        s->line = line_of(s->L);
+    s->left -= fits ? (int64_t)(n >= LARGE ? n / BYTES_A_STEP : 0) : REFUSED_STEPS;
+    if (fits && s->left < 0)
         end_by(s, OUT_OF_STEPS);
     return fits && s->end == FINE;
 }
@@ -156,7 +153,7 @@ static void tick(lua_State *L, lua_Debug *ar)
     stop(L);
 }
 
-void sandbox_charge(lua_State *L, size_t steps)
+bool sandbox_spend(lua_State *L, size_t steps)
 {
     sandbox *s = sandbox_of(L);
     int64_t n = steps < INT64_MAX / 4 ? (int64_t)steps : INT64_MAX / 4;
@@ -168,7 +165,12 @@ void sandbox_charge(lua_State *L, size_t steps)
         if (line > 0)
             s->line = line;
     }
-    if (s->end != FINE)
+    return s->end == FINE;
+}
+
+void sandbox_charge(lua_State *L, size_t steps)
+{
+    if (!sandbox_spend(L, steps))
         stop(L);
 }
 

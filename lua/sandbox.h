@@ -43,6 +43,8 @@ bool sandbox_poisoned(const sandbox *s);
 
 /* Inside a call, for C functions: `steps` of work are done now. Raises when that is too much. */
 void sandbox_charge(lua_State *L, size_t steps);
+/* The same, but returns false instead of raising: the caller returns as soon as it can. */
+bool sandbox_spend(lua_State *L, size_t steps);
 
 /* The same account for memory that a library allocates for the script: NULL when it is over. */
 void *sandbox_alloc(sandbox *s, size_t n);

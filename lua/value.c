@@ -2,6 +2,7 @@
 
 #include "core/base/mem.h"
 #include "core/base/utf8.h"
+#include "lua/sandbox.h"
 
 #include <lauxlib.h>
 #include <math.h>
@@ -57,6 +58,7 @@ static void push(lua_State *L, const json_t *v, int depth)
     if (depth > VALUE_MAX_DEPTH)
         luaL_error(L, "the data is nested deeper than %d", VALUE_MAX_DEPTH);
     luaL_checkstack(L, 4, "the data is nested too deep");
+    sandbox_charge(L, VALUE_STEPS);
     switch (json_typeof(v)) {
     case JSON_OBJECT:
         push_object(L, v, depth);
@@ -127,7 +129,7 @@ typedef struct place {
 typedef struct taking {
     lua_State *L;
     const char *what;
-    size_t nodes, bytes;
+    size_t bytes;
     hone_err *e;
 } taking;
 
@@ -296,7 +298,7 @@ static int take(taking *t, int idx, const json_t *like, const place *at, int dep
 {
     if (depth > VALUE_MAX_DEPTH)
         return fail_there(t, at, HONE_ELIMIT, "nested too deep (a table that holds itself?)");
-    if (++t->nodes > VALUE_MAX_NODES)
+    if (!sandbox_spend(t->L, VALUE_STEPS))
         return fail_there(t, at, HONE_ELIMIT, "the answer has too many values");
     if (!lua_checkstack(t->L, 6))
         return fail_there(t, at, HONE_ELIMIT, "nested too deep for the memory that there is");

@@ -10,7 +10,7 @@
 
 enum {
     VALUE_MAX_DEPTH = 64,
-    VALUE_MAX_NODES = 1 << 18, /* values in one answer */
+    VALUE_STEPS = 20,          /* what one value costs, either way */
     VALUE_MAX_BYTES = 8 << 20, /* of text in one answer */
 };
 

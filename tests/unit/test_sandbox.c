@@ -1,0 +1,372 @@
+/* What a script may try, each with its end. A call must end within 50 ms of processor time. */
+#include "core/base/clock.h"
+#include "core/base/log.h"
+#include "core/base/mem.h"
+#include "lua/lib.h"
+#include "lua/sandbox.h"
+#include "lua/value.h"
+#include "tests/unit/aid.h"
+#include "tests/unit/aid_lua.h"
+
+#include <lauxlib.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+enum { SLOWER = 30 };
+#else
+enum { SLOWER = 1 };
+#endif
+
+/* Under valgrind (TEST_WRAP) nothing is said about time. */
+static double limit_ms(void)
+{
+    const char *wrap = getenv("TEST_WRAP");
+    return wrap != NULL && wrap[0] != '\0' ? 1e9 : 50.0 * SLOWER;
+}
+
+static double cpu_ms(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+    return (double)t.tv_sec * 1e3 + (double)t.tv_nsec / 1e6;
+}
+
+/* A script with this body of a hook, called once: the message, and what it took. */
+typedef struct outcome {
+    int rc;
+    char msg[sizeof((hone_err *)NULL)->msg];
+    double ms;
+} outcome;
+
+static outcome attack(const char *body, bool by_steps)
+{
+    /* A deterministic call is ended by its steps, long before the clock. */
+    aid_lua a = {.args.deterministic = by_steps};
+    char *text = mem_printf("local function attack()\n%s\nend\n"
+                            "on('serve.prompt', function() return tostring(attack()) end)",
+                            body);
+    if (aid_lua_open(&a, "x.lua", text) != 0)
+        fail_msg("%s: %s", body, a.e.msg);
+    aid_lua_emit(&a, "serve.prompt",
+                 "{'text': ''}"); /* the first call makes what the next ones have */
+    double start = cpu_ms();
+    outcome o = {.rc = aid_lua_emit(&a, "serve.prompt", "{'text': ''}")};
+    o.ms = cpu_ms() - start;
+    snprintf(o.msg, sizeof o.msg, "%s", o.rc == 0 ? aid_lua_data(&a) : a.e.msg);
+    free(text);
+    aid_lua_close(&a);
+    return o;
+}
+
+#define STEPS "serve.prompt: t failed: x.lua:2: stopped after 1000000 steps"
+#define MEMORY "serve.prompt: t failed: x.lua:2: more than 8388608 bytes of memory"
+#define SAID(what) "{\"text\":\"" what "\"}"
+
+/* The rows of the study of Lua 5.4's holes, and more of the kind. */
+static void test_attacks_end(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *body, *end;
+    } rows[] = {
+        {"while true do end", STEPS},
+        {"while true do pcall(function() while true do end end) end", STEPS},
+        {"pcall(function() while true do pcall(function() while true do end end) end end) "
+         "while true do end",
+         STEPS},
+        {"coroutine.wrap(function() while true do end end)()", STEPS},
+        {"while true do coroutine.wrap(function() pcall(function() while true do end end) end)() "
+         "end",
+         STEPS},
+        {"local t <close> = setmetatable({}, {__close = function() while true do end end}) "
+         "while true do end",
+         STEPS},
+        {"return ('x'):rep(1 << 30)", MEMORY},
+        {"local s = 'x' while true do s = s .. s end", MEMORY},
+        {"local t = {} while true do t[#t + 1] = {} end", MEMORY},
+        {"local ok, why = pcall(string.rep, 'x', 1 << 30) return why", SAID("not enough memory")},
+        {"local t = {} while true do pcall(function() t[#t + 1] = ('x'):rep(100000) .. #t end) end",
+         STEPS},
+        {"return (('a'):rep(30)):match(('a?'):rep(30) .. ('a'):rep(30) .. 'b')", STEPS},
+        {"return (('a'):rep(5000)):find('.-.-.-.-b')", STEPS},
+        {"return (('a'):rep(5000)):gsub('.-.-.-.-b', '')", STEPS},
+        {"for _ in (('a'):rep(5000)):gmatch('.-.-.-.-b') do end", STEPS},
+        {"while true do pcall(string.find, ('a'):rep(5000), '.-.-.-b') end", STEPS},
+        {"return (('('):rep(100000)):find('%b()%b()')", STEPS},
+        {"while true do (('('):rep(100000)):find('%b()') end", STEPS},
+        {"setmetatable({}, {__gc = function() while true do end end})",
+         "serve.prompt: t failed: x.lua:2: a metatable of a script has no '__gc'"},
+        {"local mt = {} setmetatable({}, mt) mt.__gc = function() error('ran') end "
+         "for i = 1, 1000 do local s = {i} end return 'quiet'",
+         SAID("quiet")},
+        {"local function f() return 1 + f() end return f()", MEMORY},
+        {"return load and 1", "serve.prompt: t failed: x.lua:2: a script has no 'load'"},
+        {"return string.dump", SAID("nil")},
+        {"getmetatable('').__index = print",
+         "serve.prompt: t failed: x.lua:2: attempt to index a boolean value"},
+        {"return getmetatable('')", SAID("false")},
+        {"string.upper = print", "serve.prompt: t failed: x.lua:2: 'string' cannot be changed"},
+        {"rawset(string, 'upper', print)",
+         "serve.prompt: t failed: x.lua:2: cannot change a protected table"},
+        {"host.json.encode = print",
+         "serve.prompt: t failed: x.lua:2: 'host.json' cannot be changed"},
+        {"table.insert(math, 1)", "serve.prompt: t failed: x.lua:2: 'math' cannot be changed"},
+        {"setmetatable(string, {})",
+         "serve.prompt: t failed: x.lua:2: cannot change a protected metatable"},
+        {"local n = 0 for k in pairs(string) do n = n + 1 end return n", SAID("13")},
+        {"local _, s = pairs(string) return s", SAID("nil")},
+        {"x = 1",
+         "serve.prompt: t failed: x.lua:2: global 'x' is made while a hook runs: make it local"},
+        {"return tostring({}) .. tostring(print) .. tostring(coroutine.create(print))",
+         SAID("tablefunctionthread")},
+        {"return ('%s %s'):format({}, print)", SAID("table function")},
+        {"return ('\\0%s'):format({})", SAID("\\u0000table")},
+        {"return ('%p'):format({})",
+         "serve.prompt: t failed: x.lua:2: invalid conversion '%p' to 'format'"},
+        {"return select('#', table.unpack({}, 1, 1e7))",
+         "serve.prompt: t failed: x.lua:2: table.unpack: more than 4096 values at once"},
+        {"return ('x'):rep(10000):byte(1, -1)",
+         "serve.prompt: t failed: x.lua:2: string.byte: more than 4096 bytes at once"},
+        {"local t = {} for i = 1, 100000 do t[i] = i end while true do table.insert(t, 1, 0) "
+         "table.remove(t, 1) end",
+         STEPS},
+        {"local t = {} for i = 1, 1e5 do t[i] = i end while true do table.sort(t) end", STEPS},
+        {"local t = {} for i = 1, 1e5 do t[i] = -i % 7 end table.sort(t, function() return true "
+         "end)",
+         STEPS},
+        {"local t = {} for i = 1, 1e5 do t[i] = i end while true do table.concat(t, ',') end",
+         STEPS},
+        {"local t = {} for i = 1, 2e4 do t['k' .. i] = i end while true do next(t) end", STEPS},
+        {"local s = ('x'):rep(1 << 20) while true do s:upper() s:reverse() end", STEPS},
+        {"local s = ('x'):rep(1 << 20) while true do host.sha256(s) end", STEPS},
+        {"local s = '[' .. ('1,'):rep(1 << 17) .. '1]' while true do host.json.decode(s) end",
+         NULL},
+        {"local t = {} for i = 1, 30 do t = {t, t} end return host.json.encode(t)", STEPS},
+        {"local s = ('1'):rep(1 << 20) while true do local n = tonumber(s) end", STEPS},
+        {"error(setmetatable({}, {__tostring = function() while true do end end}))",
+         "serve.prompt: t failed: x.lua:2: an error that is a table"},
+        {"coroutine.yield(1)",
+         "serve.prompt: t failed: x.lua:2: attempt to yield from outside a coroutine"},
+    };
+    log_setup(LOG_ERROR, false);
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        outcome o = attack(rows[i].body, true);
+        const char *end = rows[i].end;
+        if (end != NULL ? strncmp(o.msg, end, strlen(end)) != 0 : o.rc == 0)
+            fail_msg("%s: ends with %d, %s", rows[i].body, o.rc, o.msg);
+        if (o.ms > limit_ms())
+            fail_msg("%s: took %.1f ms", rows[i].body, o.ms);
+    }
+    log_setup(LOG_INFO, false);
+}
+
+/* Copying ever more arguments is work that only the clock sees. */
+static void test_the_clock_ends_what_steps_do_not(void **state)
+{
+    (void)state;
+    log_setup(LOG_ERROR, false);
+    outcome o = attack("local function f(...) return f(1, ...) end return f()", false);
+    log_setup(LOG_INFO, false);
+    assert_true(o.rc == HONE_ETIMEOUT || o.rc == HONE_ELIMIT);
+    assert_true(o.ms < 4 * limit_ms());
+}
+
+/* ---- a sandbox alone ---- */
+
+static int set_up(lua_State *L)
+{
+    value_setup(L);
+    lib_environment(L);
+    lua_rawsetp(L, LUA_REGISTRYINDEX, set_up);
+    return 0;
+}
+
+static int run_text(lua_State *L)
+{
+    const char *text = lua_touserdata(L, 1);
+    if (luaL_loadbufferx(L, text, strlen(text), "=x", "t") != LUA_OK)
+        return lua_error(L);
+    lua_rawgetp(L, LUA_REGISTRYINDEX, set_up);
+    lua_setupvalue(L, -2, 1);
+    lua_call(L, 0, 0);
+    return 0;
+}
+
+/* Whatever the memory, a script ends in order: every allocation is once the one that fails. */
+static void test_no_memory_is_an_error_anywhere(void **state)
+{
+    (void)state;
+    static const char text[] =
+        "local t = {} for i = 1, 40 do t['k' .. i] = {i, tostring(i)} end\n"
+        "for k, v in pairs(t) do t[k] = ('%s%d'):format(k, v[1]):gsub('%d', '<%0>') end\n"
+        "local co = coroutine.wrap(function() coroutine.yield(table.concat({1, 2, 3})) end) co()\n"
+        "table.sort(t) local s = ('x'):rep(500):upper():reverse() for w in s:gmatch('X') do end\n";
+    size_t failed = 0, passed = 0;
+    for (size_t memory = 500; memory < 60000 && passed < 50; memory += 61) {
+        sandbox_limits limits = {memory, 1000000, 0};
+        sandbox *s;
+        hone_err e = {0};
+        int rc = sandbox_new(&s, "x", &limits, NULL, &e);
+        if (rc == 0)
+            rc = sandbox_run(s, set_up, NULL, &e);
+        if (rc == 0)
+            rc = sandbox_run(s, run_text, (void *)text, &e);
+        assert_true(rc == 0 || rc == HONE_ELIMIT);
+        assert_true(rc == 0 || strstr(e.msg, "bytes") != NULL);
+        *(rc == 0 ? &passed : &failed) += 1;
+        sandbox_free(s);
+    }
+    assert_true(failed > 100 && passed == 50);
+}
+
+static void test_a_limit_ends_the_state(void **state)
+{
+    (void)state;
+    sandbox_limits limits = {1 << 20, 10000, 0};
+    sandbox *s;
+    hone_err e = {0};
+    assert_int_equal(sandbox_new(&s, "x", &limits, NULL, &e), 0);
+    assert_int_equal(sandbox_run(s, set_up, NULL, &e), 0);
+    assert_int_equal(sandbox_run(s, run_text, (void *)"error('once')", &e), HONE_EINVAL);
+    assert_false(sandbox_poisoned(s)); /* a mistake is no breach */
+    assert_int_equal(sandbox_run(s, run_text, (void *)"local x = 1", &e), 0);
+    assert_int_equal(sandbox_run(s, run_text, (void *)"while true do end", &e), HONE_ELIMIT);
+    assert_true(sandbox_poisoned(s));
+    assert_int_equal(sandbox_run(s, run_text, (void *)"local x = 1", &e), HONE_EINTERNAL);
+    sandbox_free(s);
+}
+
+static void test_calls_leave_nothing(void **state)
+{
+    (void)state;
+    sandbox_limits limits = {1 << 20, 1000000, 0};
+    sandbox *s;
+    size_t first = 0;
+    assert_int_equal(sandbox_new(&s, "x", &limits, NULL, NULL), 0);
+    assert_int_equal(sandbox_run(s, set_up, NULL, NULL), 0);
+    for (int i = 0; i < 200; i++) {
+        assert_int_equal(
+            sandbox_run(s, run_text, (void *)"local t = {} for i = 1, 99 do t[i] = {i} end", NULL),
+            0);
+        sandbox_collect(s);
+        if (i == 10)
+            first = sandbox_used(s).now;
+    }
+    assert_int_equal(sandbox_used(s).now, first);
+    assert_true(sandbox_used(s).peak > first && sandbox_used(s).peak < 1 << 20);
+    sandbox_free(s);
+}
+
+static void *cancel_soon(void *arg)
+{
+    usleep(5000);
+    atomic_store((atomic_bool *)arg, true);
+    return NULL;
+}
+
+static void test_a_flag_ends_a_call(void **state)
+{
+    (void)state;
+    sandbox_limits limits = {1 << 20, INT64_MAX / 2, 0};
+    atomic_bool cancel = false;
+    sandbox *s;
+    pthread_t t;
+    hone_err e = {0};
+    assert_int_equal(sandbox_new(&s, "x", &limits, &cancel, NULL), 0);
+    assert_int_equal(sandbox_run(s, set_up, NULL, NULL), 0);
+    pthread_create(&t, NULL, cancel_soon, &cancel);
+    assert_int_equal(sandbox_run(s, run_text, (void *)"while true do end", &e), HONE_ECANCELLED);
+    assert_string_equal(e.msg, "x:1: stopped: cancelled");
+    pthread_join(t, NULL);
+    sandbox_free(s);
+}
+
+/* ---- the same input, the same answer ---- */
+
+static void test_keys_have_an_order(void **state)
+{
+    (void)state;
+    outcome o =
+        attack("local t = {z = 1, a = 1, [3] = 1, [1] = 1, [2.5] = 1, [-1] = 1, b = 1}\n"
+               "local s = '' for k in pairs(t) do s = s .. tostring(k) .. ' ' end\n"
+               "local k = next(t) while k do s = s .. tostring(k) .. ' ' k = next(t, k) end "
+               "return s",
+               true);
+    assert_string_equal(o.msg, SAID("-1 1 2.5 3 a b z -1 1 2.5 3 a b z "));
+    o = attack("local t = {1, 2, 3, x = 4} for k in pairs(t) do t[k] = nil end return next(t)",
+               true);
+    assert_string_equal(o.msg, SAID("nil"));
+    o = attack("local t = {} for i = 1, 9 do t[i] = {i, i % 3} end\n"
+               "table.sort(t, function(a, b) return a[2] < b[2] end)\n"
+               "local s = '' for i = 1, 9 do s = s .. t[i][1] end return s",
+               true);
+    assert_string_equal(o.msg, SAID("369147258")); /* stable */
+    o = attack("local t = {3, 1, 2, 'x'} return pcall(table.sort, t)", true);
+    assert_string_equal(o.msg, SAID("false"));
+}
+
+static void draw(char out[256], const char *data, uint64_t seed)
+{
+    aid_lua a = {.args.seed = seed};
+    assert_int_equal(aid_lua_open(&a, "x.lua",
+                                  "local first = math.random(1000000)\n"
+                                  "on('data.record', function(r) r.a = math.random(1000000)\n"
+                                  "  r.b = math.random() r.c = math.random(0) r.d = first end)"),
+                     0);
+    aid_lua_emit(&a, "data.record", "{'other': 1}"); /* what came before does not matter */
+    assert_int_equal(aid_lua_emit(&a, "data.record", data), 0);
+    snprintf(out, 256, "%s", aid_lua_data(&a));
+    aid_lua_close(&a);
+}
+
+static void test_random_numbers_follow_from_the_data(void **state)
+{
+    (void)state;
+    char one[256], two[256], other[256], seeded[256];
+    draw(one, "{'x': 1}", 0);
+    draw(two, "{'x': 1}", 0);
+    draw(other, "{'x': 2}", 0);
+    draw(seeded, "{'x': 1}", 9);
+    assert_string_equal(one, two);
+    assert_string_not_equal(strstr(one, "\"b\""), strstr(seeded, "\"b\""));
+    assert_string_not_equal(strstr(one, "\"b\""), strstr(other, "\"b\""));
+}
+
+static void test_no_clock_and_no_store_for_data(void **state)
+{
+    (void)state;
+    static const char *const bodies[] = {"host.now()", "host.kv.get('x')"};
+    for (size_t i = 0; i < 2; i++) {
+        aid_lua a = {0};
+        char *text = mem_printf("on('data.record', function(r) %s end)\n"
+                                "on('serve.prompt', function(r) host.now() end)",
+                                bodies[i]);
+        assert_int_equal(aid_lua_open(&a, "x.lua", text), 0);
+        assert_int_equal(aid_lua_emit(&a, "data.record", "{}"), HONE_EINVAL);
+        assert_non_null(
+            strstr(a.e.msg, "is not there while a script is loaded or a data hook runs"));
+        assert_int_equal(aid_lua_emit(&a, "serve.prompt", "{'text': ''}"), 0);
+        free(text);
+        aid_lua_close(&a);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_attacks_end),
+        cmocka_unit_test(test_the_clock_ends_what_steps_do_not),
+        cmocka_unit_test(test_no_memory_is_an_error_anywhere),
+        cmocka_unit_test(test_a_limit_ends_the_state),
+        cmocka_unit_test(test_calls_leave_nothing),
+        cmocka_unit_test(test_a_flag_ends_a_call),
+        cmocka_unit_test(test_keys_have_an_order),
+        cmocka_unit_test(test_random_numbers_follow_from_the_data),
+        cmocka_unit_test(test_no_clock_and_no_store_for_data),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
