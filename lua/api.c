@@ -5,6 +5,7 @@
 #include "core/base/js.h"
 #include "core/base/log.h"
 #include "lua/lib.h"
+#include "lua/regex.h"
 #include "lua/value.h"
 
 #include <lauxlib.h>
@@ -287,5 +288,7 @@ void api_push(lua_State *L, api *a)
     lua_setfield(L, -2, "config");
     lua_pushlightuserdata(L, NULL);
     lua_setfield(L, -2, "null");
+    regex_push(L);
+    lua_setfield(L, -2, "regex");
     lib_freeze(L, "host");
 }

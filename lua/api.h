@@ -1,5 +1,5 @@
 #pragma once
-/* The table `host` that a script has: log, json, sha256, config, kv, counter, now. What
+/* The table `host` that a script has: log, json, sha256, config, kv, counter, regex, now. What
  * would make a data set come out differently next time (the clock, the store) refuses inside a
  * deterministic hook. */
 #include "lua/counter.h"

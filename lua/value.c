@@ -9,6 +9,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define HOLES "a list with holes or other keys"
+
 /* Its address is the key of the mark in the registry. */
 static const char mark_key;
 
@@ -190,8 +192,10 @@ static int take_array(taking *t, int idx, const json_t *like, const place *at, i
     for (size_t i = 1; rc == 0 && i <= n; i++) {
         place here = {at, NULL, i};
         json_t *item = NULL;
-        lua_rawgeti(t->L, idx, (lua_Integer)i);
-        rc = take(t, lua_gettop(t->L), json_array_get(like, i - 1), &here, depth + 1, &item);
+        if (lua_rawgeti(t->L, idx, (lua_Integer)i) == LUA_TNIL)
+            rc = fail_there(t, at, HONE_EINVAL, HOLES);
+        else
+            rc = take(t, lua_gettop(t->L), json_array_get(like, i - 1), &here, depth + 1, &item);
         lua_pop(t->L, 1);
         if (rc == 0)
             json_array_append_new(*out, item);
@@ -288,7 +292,7 @@ static int take_table(taking *t, int idx, const json_t *like, const place *at, i
     if (texts != 0 && others != 0)
         return fail_there(t, at, HONE_EINVAL, "a table with text keys and with numbers");
     if (others != len || (marked && texts != 0))
-        return fail_there(t, at, HONE_EINVAL, "a list with holes or other keys");
+        return fail_there(t, at, HONE_EINVAL, HOLES);
     if (len != 0 || (texts == 0 && (marked || json_is_array(like))))
         return take_array(t, idx, like, at, depth, out);
     return take_object(t, idx, texts, like, at, depth, out);
