@@ -33,7 +33,7 @@
     X(DATA_SPLIT, "data.split", 1, 0, 1, 5000, \
       "which part a row goes to: split becomes train, val or none", \
       "{\"record\": {\"text\": \"A row.\"}, \"source\": \"notes.txt\", \"line\": 1, \"key\": " \
-      "\"5b1f0c3a99d2e481\", \"split\": \"train\"}") \
+      "\"5b1f0c3a99d2e481\", \"split\": null}") \
     X(DATA_TEMPLATE, "data.template", 1, 1, 1, 20000, \
       "the rendered text, and the spans of it that are learnt: [first byte, end]", \
       "{\"messages\": [{\"role\": \"user\", \"content\": \"Hi\"}, {\"role\": \"assistant\", " \

@@ -6,6 +6,7 @@
 #include "core/base/mem.h"
 #include "core/data/encode.h"
 #include "core/data/formats.h"
+#include "core/data/prep.h"
 #include "core/data/source.h"
 
 #include <stdlib.h>
@@ -115,7 +116,7 @@ static uint64_t record_hash(const json_t *record)
     return strtoull(hex, NULL, 16);
 }
 
-static int keep(loader *l, const encoded *x, const json_t *record, int64_t line, hone_err *e)
+static int keep(loader *l, const encoded *x, data_row row, hone_err *e)
 {
     dataset *d = l->d;
     if (d->n_rows == DATA_MAX_ROWS)
@@ -126,12 +127,12 @@ static int keep(loader *l, const encoded *x, const json_t *record, int64_t line,
     size_t made = add_samples(d, x->n, (size_t)l->o->sequence_len);
     if (made == 0) {
         d->n_tokens -= x->n;
-        reject(l, line, "there is no token to learn after another");
+        reject(l, row.line, "there is no token to learn after another");
         return 0;
     }
     d->n_split += made > 1;
     d->rows = mem_grow(d->rows, &d->cap_rows, d->n_rows + 1, sizeof *d->rows);
-    d->rows[d->n_rows++] = (data_row){l->source, line, record_hash(record)};
+    d->rows[d->n_rows++] = row;
     d->sources[l->source].n_used++;
     return 0;
 }
@@ -148,42 +149,43 @@ static int settle(loader *l, int64_t line, int rc, const hone_err *why, hone_err
     return 0;
 }
 
-static int emit_filter(loader *l, json_t *record, int64_t line, hone_err *e)
-{
-    if (!hook_wanted(l->o->hooks, HOOK_DATA_FILTER))
-        return 0;
-    json_t *data = json_pack("{s:O, s:s, s:I}", "record", record, "source",
-                             l->d->sources[l->source].path, "line", (json_int_t)line);
-    int rc = hook_emit(l->o->hooks, HOOK_DATA_FILTER, &data, e);
-    json_decref(data);
-    return rc;
-}
-
 /* A subscriber that fails is not a reason to lose a row: only a veto rejects it. */
 static int hook_result(int rc, hone_err *why)
 {
     return rc == 0 || rc == HONE_EVETO ? rc : hone_fail(why, HONE_EINTERNAL, "%s", why->msg);
 }
 
+/* Tokens of a record that was kept, and the part it goes to. 0 or what settle judges. */
+static int make_tokens(loader *l, const prep *p, json_t *record, encoded *x, data_row *row,
+                       hone_err *why)
+{
+    bool all = l->spec.train_on_inputs >= 0 ? l->spec.train_on_inputs != 0 : l->o->train_on_inputs;
+    *row = (data_row){l->source, p->line, record_hash(record), DATA_PART_AUTO};
+    int rc = hook_result(prep_split(p, record, row->hash, &row->part, why), why);
+    if (rc == 0)
+        rc = encode_record(x, record, l->o, p, why);
+    return rc == 0 ? hold_length(l, x, p->line, all, why) : rc;
+}
+
+/* Takes the reference of record. */
 static int take_canonical(loader *l, json_t *record, int64_t line, hone_err *e)
 {
     hone_err why = {0};
-    encoded x;
-    bool all = l->spec.train_on_inputs >= 0 ? l->spec.train_on_inputs != 0 : l->o->train_on_inputs;
+    encoded x = {0};
+    data_row row;
+    const prep p = {l->o->hooks, l->d->sources[l->source].path, line};
+    int rc = 0;
     if (json_object_get(record, "messages") != NULL && l->o->chat == NULL)
-        return hone_fail(e, HONE_ENOTFOUND, "%s:%lld: a conversation needs a chat template: %s",
-                         l->d->sources[l->source].path, (long long)line, l->o->no_chat);
-    int rc = hook_result(emit_filter(l, record, line, &why), &why);
-    if (rc != 0)
-        return settle(l, line, rc, &why, e);
-    rc = encode_record(&x, record, l->o, &why);
-    if (rc == 0)
-        rc = hold_length(l, &x, line, all, &why);
-    if (rc == 0)
-        rc = keep(l, &x, record, line, e);
-    else
-        rc = settle(l, line, rc, &why, e);
+        rc = hone_fail(e, HONE_ENOTFOUND, "%s:%lld: a conversation needs a chat template: %s",
+                       p.source, (long long)line, l->o->no_chat);
+    if (rc == 0) {
+        rc = hook_result(prep_record(&p, &record, &why), &why);
+        if (rc == 0)
+            rc = make_tokens(l, &p, record, &x, &row, &why);
+        rc = rc == 0 ? keep(l, &x, row, e) : settle(l, line, rc, &why, e);
+    }
     encoded_free(&x);
+    json_decref(record);
     return rc;
 }
 
@@ -204,9 +206,10 @@ static int take_raw(loader *l, const json_t *raw, int64_t line, hone_err *e)
     }
     if (rc == 0)
         rc = l->format->convert(&record, raw, &l->spec, &why);
-    rc = rc == 0 ? take_canonical(l, record, line, e) : settle(l, line, rc, &why, e);
+    if (rc == 0)
+        return take_canonical(l, record, line, e);
     json_decref(record);
-    return rc;
+    return settle(l, line, rc, &why, e);
 }
 
 /* data.record may turn one record into several, or none. */

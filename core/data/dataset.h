@@ -44,10 +44,14 @@ typedef struct data_sample {
     uint32_t row;
 } data_sample;
 
+/* Where a row goes: as val_set_size says, or as a subscriber of data.split did. */
+typedef enum { DATA_PART_AUTO, DATA_PART_TRAIN, DATA_PART_VAL, DATA_PART_NONE } data_part;
+
 typedef struct data_row {
     uint32_t source;
     int64_t line;
-    uint64_t hash; /* of the canonical record */
+    uint64_t hash;  /* of the canonical record */
+    data_part part; /* never NONE: such a row is rejected */
 } data_row;
 
 typedef struct data_reject {
@@ -107,7 +111,8 @@ typedef struct data_view {
 void data_view_all(data_view *v, const dataset *d);
 /* Holds out rows for evaluation: a share of them (below 1, at least one row) or a count: those with
  * the smallest hash, so that the same rows are held out again when others are added, and equal rows
- * fall on one side. EINVAL when nothing would be left to train on. size 0: val is empty. */
+ * fall on one side. Rows whose part is said go there, and do not count for the size. EINVAL when
+ * nothing would be left to train on. size 0: val has only rows that are said to be. */
 int data_view_split(data_view *train, data_view *val, const dataset *d, double size, hone_err *e);
 /* SHA-256 over the tokens, masks and borders of the samples, in order: what a resumed run must find
  * again. */

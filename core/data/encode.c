@@ -1,6 +1,7 @@
 #include "core/data/encode.h"
 
 #include "core/base/mem.h"
+#include "core/data/template.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -12,13 +13,18 @@ void encoded_free(encoded *x)
     *x = (encoded){0};
 }
 
-static int encode_chat(encoded *x, const json_t *record, const data_options *o, hone_err *e)
+static int encode_chat(encoded *x, const json_t *record, const data_options *o, const prep *at,
+                       hone_err *e)
 {
     chat_tokens t = {0};
+    bool asked = hook_wanted(at->hooks, HOOK_DATA_TEMPLATE);
     /* What the template writes before a tool call is the model's to write when it serves. */
-    chat_options how = {.train_lead = true, .tools = json_object_get(record, "tools")};
+    chat_options how = {
+        .train_lead = true, .keep_text = asked, .tools = json_object_get(record, "tools")};
     int rc =
         chat_encode(o->chat, o->tok, json_object_get(record, "messages"), &how, o->turns, &t, e);
+    if (rc == 0 && asked)
+        rc = template_ask(&t, record, o->tok, at, e);
     if (rc == 0) {
         *x = (encoded){ENCODED_CHAT, t.id, t.mask, t.n, t.n > 0 && t.id[0] == tok_bos(o->tok)};
         t.id = NULL;
@@ -74,13 +80,14 @@ static int encode_pair(encoded *x, const json_t *prompt, const json_t *completio
     return rc;
 }
 
-int encode_record(encoded *out, const json_t *record, const data_options *o, hone_err *e)
+int encode_record(encoded *out, const json_t *record, const data_options *o, const prep *at,
+                  hone_err *e)
 {
     const json_t *text = json_object_get(record, "text");
     int rc;
     *out = (encoded){0};
     if (json_object_get(record, "messages") != NULL)
-        rc = encode_chat(out, record, o, e);
+        rc = encode_chat(out, record, o, at, e);
     else if (text != NULL)
         rc = encode_text(out, json_string_value(text), json_string_length(text), 0, ENCODED_TEXT,
                          o->tok, e);

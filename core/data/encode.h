@@ -2,6 +2,7 @@
 /* One canonical record to tokens with their mask, and the length policy. */
 #include "core/base/err.h"
 #include "core/data/dataset.h"
+#include "core/data/prep.h"
 
 typedef enum { ENCODED_CHAT, ENCODED_PAIR, ENCODED_TEXT } encoded_kind;
 
@@ -15,8 +16,10 @@ typedef struct encoded {
 } encoded;
 void encoded_free(encoded *x);
 
-/* Any error but ENOMEM concerns this record alone. The chat template must be there for messages. */
-int encode_record(encoded *out, const json_t *record, const data_options *o, hone_err *e);
+/* Any error but ENOMEM and EINTERNAL (a subscriber of data.template failed) concerns this record
+ * alone. The chat template must be there for messages. */
+int encode_record(encoded *out, const json_t *record, const data_options *o, const prep *at,
+                  hone_err *e);
 
 /* Supervises everything (train_on_inputs). */
 void encoded_all(encoded *x);

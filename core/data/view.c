@@ -36,36 +36,54 @@ static int by_hash(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
-/* The largest hash that is held out when about `count` rows are; *n how many that makes. */
+/* The largest hash that is held out when about `count` of the rows that nobody else placed are; *n
+ * how many that makes. */
 static uint64_t border(const dataset *d, size_t count, size_t *n)
 {
+    size_t n_free = 0;
     uint64_t *h = mem_array(d->n_rows, sizeof *h);
     for (size_t i = 0; i < d->n_rows; i++)
-        h[i] = d->rows[i].hash;
-    qsort(h, d->n_rows, sizeof *h, by_hash);
+        if (d->rows[i].part == DATA_PART_AUTO)
+            h[n_free++] = d->rows[i].hash;
+    qsort(h, n_free, sizeof *h, by_hash);
     uint64_t last = h[count - 1];
-    while (count < d->n_rows && h[count] == last)
+    while (count < n_free && h[count] == last)
         count++;
     *n = count;
     free(h);
     return last;
 }
 
+static size_t n_rows_in(const dataset *d, data_part part)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < d->n_rows; i++)
+        n += d->rows[i].part == part;
+    return n;
+}
+
 int data_view_split(data_view *train, data_view *val, const dataset *d, double size, hone_err *e)
 {
-    double want = size < 1 ? fmax(1, round(size * (double)d->n_rows)) : size;
-    size_t n = 0;
+    size_t n_free = n_rows_in(d, DATA_PART_AUTO), n_train = n_rows_in(d, DATA_PART_TRAIN), n = 0;
+    double want = size < 1 ? fmax(1, round(size * (double)n_free)) : size;
+    bool by_size = size > 0 && n_free > 0;
     uint64_t last = 0;
     *train = *val = (data_view){0};
-    if (size > 0 && want < (double)d->n_rows)
+    if (by_size && want < (double)n_free)
         last = border(d, (size_t)want, &n);
-    if (size > 0 && (want >= (double)d->n_rows || n == d->n_rows))
+    if (by_size && (want >= (double)n_free || n == n_free) && n_train == 0)
         return hone_fail(e, HONE_EINVAL, "val_set_size %g of %zu rows leaves none to train on",
-                         size, d->n_rows);
+                         size, n_free);
+    if (n_free + n_train == 0)
+        return hone_fail(e, HONE_EINVAL, "data.split leaves none of %zu rows to train on",
+                         d->n_rows);
     view_init(train, d);
     view_init(val, d);
     for (size_t i = 0; i < d->n_samples; i++) {
-        bool held_out = size > 0 && d->rows[d->samples[i].row].hash <= last;
+        const data_row *row = &d->rows[d->samples[i].row];
+        bool held_out = row->part == DATA_PART_AUTO
+                            ? by_size && (want >= (double)n_free || row->hash <= last)
+                            : row->part == DATA_PART_VAL;
         view_add(held_out ? val : train, (uint32_t)i);
     }
     return 0;

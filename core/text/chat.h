@@ -34,6 +34,7 @@ int chat_save(const chat *c, const char *dir, hone_err *e);
 typedef struct chat_options {
     bool add_generation_prompt;
     bool train_lead;     /* see chat_encode */
+    bool keep_text;      /* of chat_encode: also the text, and where each token lies in it */
     const json_t *tools; /* array of tool schemas, or NULL */
     const json_t *extra; /* object of more template variables (chat_template_kwargs), or NULL */
 } chat_options;
@@ -51,6 +52,10 @@ typedef struct chat_tokens {
     uint8_t *mask; /* 1: this token is supervised (the model learns to write it) */
     int32_t *turn; /* index of the message that the token belongs to; -1 template text */
     size_t n;
+    /* with chat_options.keep_text: the rendering, and the bytes [start, end) of each token in it */
+    char *text;
+    size_t text_len;
+    uint32_t *start, *end;
 } chat_tokens;
 
 typedef enum { CHAT_TRAIN_ALL, CHAT_TRAIN_LAST } chat_turns;

@@ -226,6 +226,18 @@ static int supervise_all(encoding *x)
                              x->n_messages);
 }
 
+static void keep_text(encoding *x)
+{
+    chat_tokens *out = x->out;
+    out->start = mem_array(out->n, sizeof *out->start);
+    out->end = mem_array(out->n, sizeof *out->end);
+    for (size_t i = 0; i < out->n; i++) {
+        out->start[i] = (uint32_t)x->ids.start[i];
+        out->end[i] = (uint32_t)x->ids.end[i];
+    }
+    out->text = buf_take(&x->text, &out->text_len);
+}
+
 int chat_encode(const chat *c, const tok *t, const json_t *messages, const chat_options *o,
                 chat_turns turns, chat_tokens *out, hone_err *e)
 {
@@ -243,6 +255,8 @@ int chat_encode(const chat *c, const tok *t, const json_t *messages, const chat_
         name_blocks(&x);
         rc = supervise_all(&x);
     }
+    if (rc == 0 && o != NULL && o->keep_text)
+        keep_text(&x);
     if (rc != 0)
         chat_tokens_free(out);
     jinja_spans_free(&x.spans);
@@ -257,5 +271,8 @@ void chat_tokens_free(chat_tokens *t)
     free(t->id);
     free(t->mask);
     free(t->turn);
+    free(t->text);
+    free(t->start);
+    free(t->end);
     *t = (chat_tokens){0};
 }

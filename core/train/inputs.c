@@ -23,7 +23,13 @@ static int open_data(train_inputs *in, const train_conf *c, const data_options *
         rc = dataset_open(&in->test, c->test_datasets, o, e);
         if (rc != 0)
             return hone_fail_at(e, "test_datasets");
-        data_view_all(&in->train, in->set);
+        rc = data_view_split(&in->train, &in->eval, in->set, 0, e);
+        if (rc == 0 && in->eval.n > 0)
+            return hone_fail(e, HONE_EINVAL,
+                             "data.split sends %zu sequences to val, but test_datasets are what is "
+                             "evaluated; leave one of them out",
+                             in->eval.n);
+        data_view_free(&in->eval);
         data_view_all(&in->eval, in->test);
     } else if (rc == 0) {
         rc = data_view_split(&in->train, &in->eval, in->set, c->val_set_size, e);
