@@ -25,7 +25,7 @@ enum { STATE_VERSION = 1 };
 #define STATE_INTS(X) X(step) X(epoch) X(batch) X(tokens) X(targets) X(loss_steps) X(best_step) \
     X(evals_without_better) X(above_threshold)
 #define STATE_REALS(X) X(loss_sum) X(loss_total) X(last_loss) X(first_eval) X(last_eval) \
-    X(best_eval) X(seconds)
+    X(best_eval) X(seconds) X(lr_scale)
 /* clang-format on */
 
 static json_t *real(double x)
@@ -59,6 +59,8 @@ static int unpack_state(train_state *s, const json_t *o, hone_err *e)
         rc = js_opt_num(o, #name, &s->name, e);
     STATE_REALS(GET)
 #undef GET
+    if (!isfinite(s->lr_scale)) /* a checkpoint from before there was one */
+        s->lr_scale = 1;
     return rc;
 }
 

@@ -19,6 +19,7 @@ typedef struct train_state {
     double last_loss, first_eval, last_eval, best_eval; /* NaN: none yet */
     int64_t best_step, evals_without_better, above_threshold;
     double seconds;  /* of earlier processes */
+    double lr_scale; /* of the schedule's rate: 1 but for a subscriber of train.step */
     json_t *history; /* log_history */
 } train_state;
 
@@ -45,6 +46,8 @@ typedef struct train_run {
     float *coef, *logp; /* [max_tokens] */
     double *seg_loss;   /* sums of the step's segments, in order; for the report of a bad batch */
     size_t cap_seg_loss;
+    float *weight; /* of the micro-batch's examples */
+    size_t cap_weight;
     progress *show;
     double start, window_start; /* clock */
     int64_t window_tokens;
@@ -53,6 +56,7 @@ typedef struct train_run {
     int recompute;              /* model_recompute */
     train_status status;
     bool told_time;
+    bool save_now;    /* a subscriber of train.step asks for a checkpoint */
     bool stop, saved; /* saved: the state stands in a checkpoint */
 } train_run;
 
@@ -72,6 +76,11 @@ int train_memory_prove(train_run *r, hone_err *e);
 
 /* train_step.c */
 int train_step(train_run *r, hone_err *e);
+
+/* train_hooks.c: fills r->weight for r->batch (1 each, or what subscribers make of it); EINVAL for
+ * a weight that is not finite or below 0. After a step: r->s.lr_scale, r->save_now, r->stop. */
+int train_hook_batch(train_run *r, hone_err *e);
+int train_hook_step(train_run *r, hone_err *e);
 
 /* train_eval.c: token-weighted mean loss of the held-out data. */
 int train_eval_loss(train_run *r, double *loss, hone_err *e);

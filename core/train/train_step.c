@@ -29,7 +29,7 @@ static window window_of(const train_run *r)
     return w;
 }
 
-/* Sums the loss, segment by segment, in order. */
+/* Sums the loss, segment by segment, in order, as the examples weigh. */
 static void add_loss(train_run *r, window *w, const micro_batch *b)
 {
     r->seg_loss =
@@ -38,6 +38,7 @@ static void add_loss(train_run *r, window *w, const micro_batch *b)
         double sum = 0;
         for (int32_t k = b->cu[s]; k < b->cu[s + 1]; k++)
             sum -= (double)r->logp[k];
+        sum *= (double)r->weight[s];
         r->seg_loss[w->n_seg++] = sum;
         w->loss += sum;
     }
@@ -47,8 +48,12 @@ static int run_batch(train_run *r, window *w, size_t i, hone_err *e)
 {
     micro_batch *b = &r->batch;
     pack_fill(b, r->t->train->d, &r->plan, w->first + i);
-    for (int64_t k = 0; k < b->n; k++)
-        r->coef[k] = (float)(1.0 / (double)w->targets);
+    int rc = train_hook_batch(r, e);
+    if (rc != 0)
+        return rc;
+    for (int s = 0; s < b->n_seg; s++)
+        for (int32_t k = b->cu[s]; k < b->cu[s + 1]; k++)
+            r->coef[k] = (float)((double)r->weight[s] / (double)w->targets);
     model_batch m = {.n = b->n,
                      .ids = b->ids,
                      .pos = b->pos,
@@ -59,7 +64,7 @@ static int run_batch(train_run *r, window *w, size_t i, hone_err *e)
                      .training = true,
                      .seed = (uint64_t)r->c->seed,
                      .offset = (uint64_t)r->s.tokens};
-    int rc = model_backward(r->t->model, &m, r->logp, e);
+    rc = model_backward(r->t->model, &m, r->logp, e);
     if (rc != 0)
         return rc;
     add_loss(r, w, b);
@@ -148,7 +153,7 @@ static double clip_scale(double norm, double max)
 
 static int update(train_run *r, hone_err *e)
 {
-    r->lr = r->c->learning_rate * schedule_share(&r->sched, r->s.step);
+    r->lr = r->c->learning_rate * schedule_share(&r->sched, r->s.step) * r->s.lr_scale;
     int rc =
         optim_step(r->opt, r->s.step + 1, r->lr, clip_scale(r->grad_norm, r->c->max_grad_norm), e);
     if (rc == 0 && r->t->after_step != NULL)

@@ -62,6 +62,7 @@ static void tear_down(train_run *r)
     free(r->coef);
     free(r->logp);
     free(r->seg_loss);
+    free(r->weight);
     json_decref(r->s.history);
 }
 
@@ -99,28 +100,6 @@ static void emit_end(const train_run *r, int rc, const hone_err *e)
 }
 
 /* ---- between two steps ---- */
-
-/* A veto asks for an end, not for a failure. */
-static int emit_step(train_run *r, hone_err *e)
-{
-    hone_err why = {0};
-    if (!hook_wanted(r->t->hooks, HOOK_TRAIN_STEP))
-        return 0;
-    json_t *data =
-        json_pack("{s:I, s:I, s:f, s:f, s:f, s:f, s:f, s:I}", "step", (json_int_t)r->s.step,
-                  "total_steps", (json_int_t)r->len.steps, "epoch", train_report_epoch(r), "loss",
-                  r->s.last_loss, "lr", r->lr, "grad_norm", r->grad_norm, "tokens_per_second",
-                  r->rate, "tokens", (json_int_t)r->s.tokens);
-    int rc = hook_emit(r->t->hooks, HOOK_TRAIN_STEP, &data, &why);
-    json_decref(data);
-    if (rc == HONE_EVETO) {
-        r->status = TRAIN_HOOK_STOP;
-        r->stop = true;
-        progress_line(r->show, "stopped     %s", why.msg);
-        return 0;
-    }
-    return rc == 0 ? 0 : hone_fail(e, rc, "%s", why.msg);
-}
 
 static int watch_loss(train_run *r, hone_err *e)
 {
@@ -201,14 +180,14 @@ static int after_step(train_run *r, hone_err *e)
     if (rc == 0)
         rc = watch_loss(r, e);
     if (rc == 0)
-        rc = emit_step(r, e);
+        rc = train_hook_step(r, e);
     tell_time(r);
     bool last = r->stop || r->s.step == r->len.steps;
     if (rc == 0 && r->eval_plan.n_batches > 0 && (last || due(r->s.step, r->len.eval_every, false)))
         rc = evaluate(r, e);
     last = last || r->stop;
     bool best = r->c->load_best && r->s.best_step == r->s.step;
-    if (rc == 0 && (best || due(r->s.step, r->len.save_every, last)))
+    if (rc == 0 && (best || r->save_now || due(r->s.step, r->len.save_every, last)))
         rc = checkpoint_save(r, e);
     return rc;
 }
@@ -271,6 +250,7 @@ int trainer_run(const trainer *t, trainer_result *out, hone_err *e)
                          .first_eval = NAN,
                          .last_eval = NAN,
                          .best_eval = NAN,
+                         .lr_scale = 1,
                          .history = json_array()},
                    .show = progress_new((progress_mode)c->progress)};
     *out = (trainer_result){0};

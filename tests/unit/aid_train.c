@@ -139,6 +139,8 @@ int aid_train(aid_run *out, const dataset *d, const char *settings, const char *
         poison(l);
     identity = json_pack("{s:o, s:s}", "settings", train_conf_identity(&c), "base", "golden");
     assert_int_equal(hook_on(h, HOOK_TRAIN_STEP, "test", 0, on_step, out, e), 0);
+    if (out->subscribe != NULL)
+        out->subscribe(h);
     trainer t = {.conf = &c,
                  .model = p.m,
                  .params = l,

@@ -15,9 +15,10 @@ typedef struct aid_run {
     trainer_result result;
     size_t n;
     double loss[AID_MAX_STEPS], norm[AID_MAX_STEPS];
-    int64_t stop_at; /* veto train.step there; 0: never */
-    bool poison;     /* the first trained value is not a number */
-    float *weights;  /* all trained values at the end, in list order */
+    int64_t stop_at;             /* veto train.step there; 0: never */
+    void (*subscribe)(hooks *h); /* more hooks; may be NULL */
+    bool poison;                 /* the first trained value is not a number */
+    float *weights;              /* all trained values at the end, in list order */
     size_t n_weights;
 } aid_run;
 
