@@ -66,7 +66,8 @@ static int start(appliance *a, hone_err *e)
     const engine_options eo = {.max_seqs = (int)c->max_seqs,
                                .step_tokens = c->step_tokens,
                                .queue_requests = (int)c->queue_requests,
-                               .queue_tokens = c->queue_tokens};
+                               .queue_tokens = c->queue_tokens,
+                               .hooks = a->hooks};
     int rc = store_open(&a->store, c->state_dir, &so, e);
     if (rc == 0)
         rc = sign_trust_open(&a->trust, c->state_dir, c->trusted_keys, c->require_signature, e);

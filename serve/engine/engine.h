@@ -16,6 +16,7 @@ typedef struct engine_options {
     int64_t step_tokens;  /* token budget of a step, prefill chunks included; 0: 512 */
     int queue_requests;   /* 0: 64 */
     int64_t queue_tokens; /* prompt tokens waiting; 0: 65536 */
+    hooks *hooks;         /* serve.logits; may be NULL */
 } engine_options;
 
 typedef enum { ENGINE_PROMPT, ENGINE_TEXT, ENGINE_DONE, ENGINE_ERROR } engine_event_kind;

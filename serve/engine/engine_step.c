@@ -144,10 +144,44 @@ static void deliver(engine *g, seq *s, const kern_sample_row *row)
         engine_send_done(g, s);
 }
 
+/* ---- serve.logits ---- */
+
+/* Subscribers see each row on the host and may change it. Nothing is copied for nobody. */
+static int ask_hooks(engine *g, kern_dev *d, const kern_tensor *logits, int n, hone_err *e)
+{
+    if (!hook_wanted(g->o.hooks, HOOK_SERVE_LOGITS))
+        return 0;
+    size_t bytes = (size_t)n * (size_t)logits->ld * sizeof(float);
+    float *rows = mem_try(bytes);
+    if (rows == NULL)
+        return hone_fail(e, HONE_ENOMEM, "no memory for %d rows of logits", n);
+    int rc = kern_do(d, read, rows, logits->data, bytes);
+    if (rc != 0)
+        hone_fail(e, rc, "logits: %s", d->err);
+    for (int i = 0; rc == 0 && i < n; i++) {
+        const seq *s = g->step->by_row[i];
+        const hook_logits at = {.ids = s->ids,
+                                .n_ids = s->n_ids,
+                                .step = (int64_t)(s->n_ids - s->owner->n_prompt),
+                                .from_device = strcmp(d->backend, "cpu") != 0};
+        const hook_view view = {.logits = &at,
+                                .values = rows + (size_t)i * (size_t)logits->ld,
+                                .n_values = (size_t)logits->cols};
+        rc = hook_emit_view(g->o.hooks, HOOK_SERVE_LOGITS, &view, e);
+    }
+    if (rc == 0 && (rc = kern_do(d, write, logits->data, rows, bytes)) != 0)
+        hone_fail(e, rc, "logits: %s", d->err);
+    free(rows);
+    return rc;
+}
+
 static int sample(engine *g, lane *l, const kern_tensor *logits, int n, hone_err *e)
 {
     struct step_buffers *b = g->step;
     kern_dev *d = model_device(l->on->model);
+    int asked = ask_hooks(g, d, logits, n, e);
+    if (asked != 0)
+        return asked;
     for (int i = 0; i < n; i++)
         gen_state_row(b->by_row[i]->state, &b->rows[i]);
     kern_sample a = {.logits = *logits, .row = b->rows};

@@ -67,6 +67,30 @@ static bool take_model(http_req *r, http_gen *g)
     return true;
 }
 
+/* Subscribers say which of the names that are served answers to what was asked for. */
+static bool ask_route(http_req *r, http_gen *g)
+{
+    hone_err e = {0};
+    const char *name = g->m->name, *asked = g->p.model != NULL ? g->p.model : name;
+    if (!hook_wanted(r->srv->hooks, HOOK_SERVE_ROUTE))
+        return true;
+    json_t *data =
+        json_pack("{s:s, s:s?, s:s?, s:s, s:[s]}", "request_id", r->id, "key_id",
+                  http_req_key_id(r), "model", g->p.model, "alias", asked, "aliases", name);
+    int rc = hook_emit(r->srv->hooks, HOOK_SERVE_ROUTE, &data, &e);
+    const char *alias = json_string_value(json_object_get(data, "alias"));
+    bool known = alias != NULL && strcmp(alias, name) == 0;
+    if (rc == 0 && !known && (alias == NULL || strcmp(alias, asked) != 0))
+        rc = hone_fail(&e, HONE_EFORMAT, "serve.route: '%.100s' is not served",
+                       alias != NULL ? alias : "what is no text");
+    if (rc == 0 && known)
+        g->p.model = name;
+    json_decref(data);
+    if (rc != 0)
+        http_reply_error(r, HTTP_INTERNAL, NULL, "%s", e.msg);
+    return rc == 0;
+}
+
 static bool check_model(http_req *r, const http_gen *g)
 {
     const api_key *k = http_req_key(r);
@@ -129,7 +153,7 @@ http_gen *http_gen_new(http_req *r, const gen_face *face, int surface)
                          name[0] != '\0' ? name : NULL, "%s", e.msg);
         return NULL;
     }
-    if (!check_model(r, g) || !decide_keep(r, g))
+    if (!ask_route(r, g) || !check_model(r, g) || !decide_keep(r, g))
         return NULL;
     finish_params(r, g, surface);
     return g;

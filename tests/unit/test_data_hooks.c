@@ -304,7 +304,7 @@ static int template(hook_call *c, void *user, hone_err *e)
     if (what == NONSENSE)
         json_object_set_new(c->data, "learn", json_pack("[[i, i]]", 0, 9999));
     if (what == SPANS)
-        json_object_set_new(c->data, "learn", json_pack("[[i, i]]", 0, 12));
+        json_object_set_new(c->data, "learn", json_pack("[[i, i]]", 0, 40));
     if (what == REWRITE) {
         json_object_set_new(c->data, "text", json_string("ask answer"));
         json_object_set_new(c->data, "learn", json_pack("[[i, i]]", 4, 10));

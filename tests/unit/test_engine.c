@@ -232,6 +232,62 @@ static void test_batched_as_alone(void **state)
     engine_stop(g);
 }
 
+/* Forbids everything but one id, which follows from the step; never fails where it is right. */
+static int force(hook_call *c, void *user, hone_err *e)
+{
+    const hook_logits *l = c->view->logits;
+    int *wrong = user;
+    (void)e;
+    *wrong += l->ids[0] != 5 || l->n_ids != 3 + (uint64_t)l->step || l->from_device != false;
+    for (size_t i = 0; i < c->view->n_values; i++)
+        c->view->values[i] = i == (size_t)(40 + l->step) ? 0 : -INFINITY;
+    return HOOK_MODIFIED;
+}
+
+/* What it does without saying so does not count. */
+static int spoil(hook_call *c, void *user, hone_err *e)
+{
+    (void)user;
+    for (size_t i = 0; i < c->view->n_values; i++)
+        c->view->values[i] = 0;
+    return hone_fail(e, HONE_EINTERNAL, "broke"); /* the point fails open */
+}
+
+static void test_hooks_change_logits(void **state)
+{
+    (void)state;
+    int wrong = 0;
+    hone_err e = {0};
+    uint64_t ticket;
+    int32_t ids[3];
+    gen_params p = params(4, 0, 1);
+    make_prompt(ids, 3, 0);
+    for (int round = 0; round < 2; round++) {
+        hooks *h = hook_new();
+        engine *g = start(&(engine_options){.hooks = h});
+        answer *a = answer_new();
+        hook_on(h, HOOK_SERVE_LOGITS, "l", 0, round == 0 ? force : spoil, &wrong, NULL);
+        if (submit(g, sv, ids, 3, &p, 1, a, &ticket, &e) != 0)
+            fail_msg("%s", e.msg);
+        wait_for(a);
+        assert_int_equal(a->code, 0);
+        if (round == 0) {
+            buf want;
+            buf_init(&want, 1024);
+            assert_int_equal(
+                tok_decode(sv->tok, (const int32_t[]){40, 41, 42, 43}, 4, true, &want, &e), 0);
+            assert_string_equal(a->text[0], want.data);
+            buf_free(&want);
+        } else {
+            expect_alone(a, 0, ids, 3, &p);
+        }
+        answer_free(a);
+        engine_stop(g);
+        hook_free(h);
+    }
+    assert_int_equal(wrong, 0);
+}
+
 /* Choices share the prompt's whole blocks; sampled ones differ, and each is what its stream gives.
  */
 static void test_choices_share_a_prompt(void **state)
@@ -485,6 +541,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_batched_as_alone),
+        cmocka_unit_test(test_hooks_change_logits),
         cmocka_unit_test(test_choices_share_a_prompt),
         cmocka_unit_test(test_too_small_a_cache_changes_nothing),
         cmocka_unit_test(test_refusals),

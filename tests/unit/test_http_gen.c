@@ -574,6 +574,31 @@ static void test_a_veto_at_every_point(void **state)
     aid_server_close(s);
 }
 
+/* Which of the served names answers is the hook's to say, and only that. */
+static void test_a_hook_routes(void **state)
+{
+    aid_server *s = *state;
+    script x = {.set = "alias"};
+    json_t *v = ask(s, CHAT, "{" U "}");
+    char *name = mem_strdup(json_string_value(json_object_get(v, "model")));
+    json_decref(v);
+    aid_reply r = aid_call(s, "POST", CHAT, NULL, "{" U ", \"model\": \"gpt-4\"}", 404);
+    aid_reply_free(&r);
+    x.value = name;
+    on(s, HOOK_SERVE_ROUTE, &x);
+    v = ask(s, CHAT, "{" U ", \"model\": \"gpt-4\"}");
+    text_is(v, "model", name);
+    json_decref(v);
+    x.value = "other";
+    r = aid_call(s, "POST", CHAT, NULL, "{" U "}", 500);
+    aid_reply_free(&r);
+    r = aid_call(s, "GET", "/metrics", NULL, NULL, 200);
+    has(r.body, "hone_plugin_calls_total{plugin=\"script\",hook=\"serve.route\"} 2\n");
+    has(r.body, "hone_plugin_out{plugin=\"script\",hook=\"serve.route\"} 0\n");
+    aid_reply_free(&r);
+    free(name);
+}
+
 static void test_hooks_change_what_passes(void **state)
 {
     aid_server *s = *state;
@@ -659,6 +684,7 @@ int main(void)
         T(test_what_is_kept),
         cmocka_unit_test(test_keeping_nothing),
         cmocka_unit_test(test_a_veto_at_every_point),
+        T(test_a_hook_routes),
         T(test_hooks_change_what_passes),
         T(test_many_at_once),
     };
