@@ -124,8 +124,8 @@ static int run(int argc, char **argv)
     int n_rest;
     if (args_parse(rows, &o, argc, argv, NULL, 0, &n_rest, &e) != 0)
         return cmd_usage(&cmd_eval, "%s", e.msg);
-    if (o.model == NULL || o.data == NULL)
-        return cmd_usage(&cmd_eval, "--model and --data are needed");
+    if (o.model == NULL || (o.data == NULL && o.plugins == NULL))
+        return cmd_usage(&cmd_eval, "--model is needed, and --data or --plugins with a probe");
     if (o.before && (o.adapter == NULL || o.baseline != NULL))
         return cmd_usage(&cmd_eval, "--before compares without and with --adapter");
     if (o.dtype != NULL && strcmp(o.dtype, "f32") != 0 && strcmp(o.dtype, "bf16") != 0)
@@ -135,7 +135,7 @@ static int run(int argc, char **argv)
 
 const cmd cmd_eval = {
     "eval", run, "score a model on a file of examples",
-    "usage: hone eval --model DIR [--adapter DIR] --data FILE [--metrics LIST] [options]\n"
+    "usage: hone eval --model DIR [--adapter DIR] [--data FILE] [--metrics LIST] [options]\n"
     "\n"
     "FILE holds records as training reads them; of a conversation the last assistant turn is the "
     "reference.\n"
@@ -146,7 +146,8 @@ const cmd cmd_eval = {
     "  --before              also without the adapter, and the paired difference of the two\n"
     "  --baseline FILE       paired difference to a report written by --out\n"
     "  --out FILE            write the report with the scores of every example\n"
-    "  --plugins FILE        settings file whose section plugins is loaded: metrics of your own\n"
+    "  --plugins FILE        settings file whose section plugins is loaded: metrics of your own,\n"
+    "                        probes of bias (these need no --data)\n"
     "  --limit N             first N examples only\n"
     "  --max-tokens N        longest answer (64)\n"
     "  --batch N             answers decoded together (8)\n"

@@ -87,21 +87,26 @@ int eval_run(json_t **report, const eval_options *o, hone_err *e)
 {
     const metric *wanted[MAX_METRICS];
     size_t n = 0;
-    example_set s;
+    example_set s = {0};
     *report = NULL;
-    int rc = parse_metrics(wanted, &n, o->metrics, e);
-    if (rc == 0)
+    if (o->data == NULL && !probe_wanted(o))
+        return hone_fail(e, HONE_EINVAL, "there is nothing to evaluate: no data, and no probe");
+    int rc = o->data != NULL ? parse_metrics(wanted, &n, o->metrics, e) : 0;
+    if (rc == 0 && o->data != NULL)
         rc = examples_load(&s, o, (needs_of(wanted, n, NULL, o) & NEEDS_ANSWERS) != 0, e);
     if (rc != 0)
         return rc;
-    rc = run_model(&s, needs_of(wanted, n, &s, o), o, e);
+    if (o->data != NULL)
+        rc = run_model(&s, needs_of(wanted, n, &s, o), o, e);
     json_t *r =
-        json_pack("{s:s, s:s, s:I, s:o, s:{}, s:{}}", "data", o->data, "data_sha256", s.sha256, "n",
-                  (json_int_t)s.n, "settings", settings_of(o), "metrics", "examples");
+        json_pack("{s:s?, s:s, s:I, s:o, s:{}, s:{}}", "data", o->data, "data_sha256", s.sha256,
+                  "n", (json_int_t)s.n, "settings", settings_of(o), "metrics", "examples");
     for (size_t i = 0; rc == 0 && i < n; i++)
         rc = compute(r, wanted[i], &s, o, e);
-    if (rc == 0 && custom_wanted(o))
+    if (rc == 0 && o->data != NULL && custom_wanted(o))
         rc = custom_report(r, &s, e);
+    if (rc == 0 && probe_wanted(o))
+        rc = probe_run(r, o, e);
     examples_free(&s);
     if (rc == 0)
         rc = hook_emit(o->hooks, HOOK_EVAL_AGGREGATE, &r, e);

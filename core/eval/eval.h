@@ -16,10 +16,10 @@
 typedef struct eval_options {
     model *m;
     const tok *t;
-    const chat *c; /* NULL: examples of messages are refused */
-    const char
-        *data; /* records in any shape that training reads, in its canonical forms: messages (the
-                  last assistant turn is the reference), prompt and completion, or text */
+    const chat *c;    /* NULL: examples of messages are refused */
+    const char *data; /* records in any shape that training reads, in its canonical forms: messages
+                         (the last assistant turn is the reference), prompt and completion, or text.
+                         NULL: what probes ask only */
     const char *metrics;  /* "perplexity,accuracy" */
     int64_t limit;        /* first examples only; 0: all */
     int64_t max_tokens;   /* of a generated answer; 0: 64 */

@@ -126,6 +126,12 @@ static int check_fits(const example *x, const eval_options *o, hone_err *e)
     return 0;
 }
 
+int example_finish(example *x, const eval_options *o, hone_err *e)
+{
+    int rc = check_fits(x, o, e);
+    return rc == 0 ? count_bytes(x, o, e) : rc;
+}
+
 static int make_example(example *x, const json_t *record, const eval_options *o, bool need_prompt,
                         hone_err *e)
 {
@@ -140,9 +146,7 @@ static int make_example(example *x, const json_t *record, const eval_options *o,
         rc = hone_fail(e, HONE_EINVAL,
                        "plain text has no answer to generate; the metrics that "
                        "were asked for need messages, or prompt and completion");
-    if (rc == 0)
-        rc = check_fits(x, o, e);
-    return rc == 0 ? count_bytes(x, o, e) : rc;
+    return rc == 0 ? example_finish(x, o, e) : rc;
 }
 
 static void example_free(example *x)
@@ -154,6 +158,7 @@ static void example_free(example *x)
     gen_result_free(&x->answer);
     json_decref(x->record);
     json_decref(x->extra);
+    free(x->each);
 }
 
 void examples_free(example_set *s)

@@ -17,6 +17,7 @@ typedef struct example {
     double nll, n_scored, n_bytes; /* natural log; tokens and bytes that it is over */
     json_t *record;                /* canonical; NULL where nobody will be shown it */
     json_t *extra;                 /* scores that hooks added: {name: number} */
+    float *each;                   /* [n_ids] log-probabilities; NULL: nobody asks for them */
 } example;
 
 typedef struct example_set {
@@ -30,7 +31,13 @@ bool custom_wanted(const eval_options *o);
 int custom_emit(example_set *s, bool answered, const eval_options *o, hone_err *e);
 int custom_report(json_t *report, const example_set *s, hone_err *e);
 
+/* probe.c: what subscribers of bias.probe find out, as metrics of the report */
+bool probe_wanted(const eval_options *o);
+int probe_run(json_t *report, const eval_options *o, hone_err *e);
+
 /* data.c */
+/* Of an example whose ids and mask stand: it fits the model, and what is scored is counted. */
+int example_finish(example *x, const eval_options *o, hone_err *e);
 int examples_load(example_set *s, const eval_options *o, bool need_prompt, hone_err *e);
 void examples_free(example_set *s);
 

@@ -46,12 +46,19 @@ static void print_metric(const char *name, const json_t *m, FILE *out)
         print_percentiles(name, m, out);
         return;
     }
+    if (json_is_null(json_object_get(m, "value"))) {
+        const char *note = json_string_value(json_object_get(m, "note"));
+        fprintf(out, "%-18s %s\n", name, note != NULL ? note : "insufficient data");
+        return;
+    }
     fprintf(out, "%-18s %.4f", name, num(m, "value"));
     if (json_object_get(m, "low") != NULL)
         fprintf(out, "  [%.4f, %.4f]", num(m, "low"), num(m, "high"));
     if (json_object_get(m, "bits_per_byte") != NULL)
         fprintf(out, "  (%.4f a byte, %.4f bits a byte, %.0f tokens)", num(m, "byte_perplexity"),
                 num(m, "bits_per_byte"), num(m, "tokens_scored"));
+    if (json_object_get(m, "note") != NULL)
+        fprintf(out, "  %s", json_string_value(json_object_get(m, "note")));
     fputc('\n', out);
     if (json_object_get(m, "confusion") != NULL)
         print_matrix(m, out);
@@ -61,8 +68,10 @@ void eval_print(const json_t *report, FILE *out)
 {
     const char *name;
     json_t *m;
-    fprintf(out, "%s: %d examples\n", json_string_value(json_object_get(report, "data")),
-            (int)json_integer_value(json_object_get(report, "n")));
+    const char *data = json_string_value(json_object_get(report, "data"));
+    if (data != NULL)
+        fprintf(out, "%s: %d examples\n", data,
+                (int)json_integer_value(json_object_get(report, "n")));
     json_object_foreach (json_object_get(report, "metrics"), name, m) {
         print_metric(name, m, out);
     }

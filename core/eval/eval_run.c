@@ -43,8 +43,13 @@ static int pack_score(pack *p, example_set *s, const eval_options *o, hone_err *
     int rc = model_score(o->m, &b, p->logp, e);
     for (int k = 0; rc == 0 && k < p->n_seg; k++) {
         example *x = &s->items[p->first + (size_t)k];
-        for (int32_t i = p->cu[k]; i < p->cu[k + 1]; i++)
-            x->nll -= p->target[i] >= 0 ? (double)p->logp[i] : 0;
+        for (int32_t i = p->cu[k]; i < p->cu[k + 1]; i++) {
+            if (p->target[i] < 0)
+                continue;
+            x->nll -= (double)p->logp[i];
+            if (x->each != NULL)
+                x->each[i - p->cu[k] + 1] = p->logp[i];
+        }
         if (!isfinite(x->nll))
             rc = hone_fail(e, HONE_ENUMERIC, "line %lld: its log-probability is not finite",
                            (long long)x->line);

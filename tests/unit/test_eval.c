@@ -284,6 +284,98 @@ static void test_hooks_add_metrics(void **state)
     hook_free(h);
 }
 
+/* ---- probes ---- */
+
+typedef struct probe_state {
+    double ll[3], sum;
+    char *answer;
+    const char *name; /* of the score */
+    bool none;        /* its value is null */
+} probe_state;
+
+static int probe(hook_call *call, void *user, hone_err *e)
+{
+    (void)e;
+    probe_state *p = user;
+    json_t *items = json_object_get(call->data, "items");
+    size_t i;
+    json_t *v;
+    if (strcmp(json_string_value(json_object_get(call->data, "phase")), "items") == 0) {
+        json_array_append_new(items,
+                              json_pack("{s:s, s:s, s:b, s:[{s:s}, {s:s, s:s}, {s:s, s:s}], s:[s]}",
+                                        "probe", "test", "group", "g", "tokens", 1, "texts", "text",
+                                        "hello you", "context", "hello ", "text", "you", "context",
+                                        "hello", "text", " you", "prompts", "ab"));
+        return HOOK_MODIFIED;
+    }
+    json_t *item = json_array_get(items, 0), *texts = json_object_get(item, "texts");
+    for (i = 0; i < 3; i++)
+        p->ll[i] = json_number_value(json_object_get(json_array_get(texts, i), "ll"));
+    json_array_foreach (json_object_get(json_array_get(texts, 0), "logprobs"), i, v)
+        p->sum += json_number_value(v);
+    p->answer = mem_strdup(json_string_value(json_array_get(json_object_get(item, "answers"), 0)));
+    json_object_set_new(json_object_get(call->data, "scores"), p->name,
+                        json_pack("{s:o, s:i, s:[f]}", "value",
+                                  p->none ? json_null() : json_real(0.25), "n", 1, "examples",
+                                  0.25));
+    return HOOK_MODIFIED;
+}
+
+static int run_probe(probe_state *p, json_t **r, hone_err *e)
+{
+    put("{\"prompt\": \"hello\", \"completion\": \" you\"}\n");
+    hooks *h = hook_new();
+    hook_on(h, HOOK_BIAS_PROBE, "test", 0, probe, p, NULL);
+    eval_options o = options("perplexity");
+    o.hooks = h;
+    int rc = eval_run(r, &o, e);
+    hook_free(h);
+    return rc;
+}
+
+static void test_a_probe_is_given_what_the_model_says(void **state)
+{
+    (void)state;
+    json_t *r = NULL;
+    hone_err e = {0};
+    probe_state p = {.name = "skew"};
+    if (run_probe(&p, &r, &e) != 0)
+        fail_msg("%s", e.msg);
+    assert_true(fabs(p.sum - p.ll[0]) < 1e-4);
+    assert_true(p.ll[1] == p.ll[2]); /* a space that ends the context goes to the text */
+    assert_true(p.ll[0] < p.ll[1]);
+    double nll = json_number_value(json_array_get(
+        json_array_get(json_object_get(json_object_get(r, "examples"), "perplexity"), 0), 0));
+    assert_true(fabs(nll + p.ll[1]) < 1e-4); /* as prompt and completion are scored */
+    assert_true(strlen(p.answer) > 0);
+    assert_true(figure(r, "skew", "value") == 0.25);
+    assert_int_equal(json_array_size(json_object_get(json_object_get(r, "examples"), "skew")), 1);
+    free(p.answer);
+    json_decref(r);
+}
+
+static void test_scores_of_probes(void **state)
+{
+    (void)state;
+    json_t *r = NULL;
+    hone_err e = {0};
+    probe_state p = {.name = "skew", .none = true};
+    assert_int_equal(run_probe(&p, &r, &e), 0);
+    json_t *m = json_object_get(json_object_get(r, "metrics"), "skew");
+    assert_true(json_is_null(json_object_get(m, "value")));
+    assert_null(json_object_get(json_object_get(r, "examples"), "skew"));
+    free(p.answer);
+    json_decref(r);
+    p.name = "perplexity";
+    assert_int_equal(run_probe(&p, &r, &e), HONE_EEXIST);
+    assert_string_equal(e.msg, "bias.probe: there is a metric 'perplexity' already");
+    free(p.answer);
+    eval_options o = options("perplexity");
+    o.data = NULL;
+    assert_int_equal(eval_run(&r, &o, &e), HONE_EINVAL);
+    assert_string_equal(e.msg, "there is nothing to evaluate: no data, and no probe");
+}
+
 static void test_refusals(void **state)
 {
     (void)state;
@@ -315,6 +407,8 @@ int main(void)
         cmocka_unit_test(test_normalised_text),
         cmocka_unit_test(test_compare),
         cmocka_unit_test(test_hooks_add_metrics),
+        cmocka_unit_test(test_a_probe_is_given_what_the_model_says),
+        cmocka_unit_test(test_scores_of_probes),
         cmocka_unit_test(test_refusals),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
