@@ -182,24 +182,40 @@ typedef struct sample_case {
     float repetition, presence, frequency;
     bool bias, ties;
     int32_t n_top;
+    int rows; /* 0: DRAWS */
 } sample_case;
 
 static const sample_case samples[] = {
-    {50, 0, 1, 0, 0, 1, 0, 0, false, false, 0},
-    {50, 0, 1, 0, 0, 1, 0, 0, false, true, 5},
-    {200, 1, 1, 0, 0, 1, 0, 0, false, false, 20},
-    {200, 0.7F, 0.9F, 0, 0, 1, 0, 0, false, false, 3},
-    {200, 1, 1, 0, 5, 1, 0, 0, false, true, 0},
-    {200, 1.5F, 0.6F, 0, 30, 1, 0, 0, false, false, 1},
-    {200, 1, 1, 0.2F, 0, 1, 0, 0, false, false, 0},
-    {200, 0.8F, 0.95F, 0.05F, 40, 1.3F, 0.5F, 0.25F, true, false, 4},
-    {200, 0, 1, 0, 0, 2, 0, 0, true, false, 2},
-    {200, 1, 0, 0, 0, 1, 0, 0, false, false, 0},
-    {7, 1, 0.5F, 0, 100, 1, 0, 0, false, false, 20},
-    {300, 1, 1, 0, 1, 1, 1, 1, false, false, 0},
+    {50, 0, 1, 0, 0, 1, 0, 0, false, false, 0, 0},
+    {50, 0, 1, 0, 0, 1, 0, 0, false, true, 5, 0},
+    {200, 1, 1, 0, 0, 1, 0, 0, false, false, 20, 0},
+    {200, 0.7F, 0.9F, 0, 0, 1, 0, 0, false, false, 3, 0},
+    {200, 1, 1, 0, 5, 1, 0, 0, false, true, 0, 0},
+    {200, 1.5F, 0.6F, 0, 30, 1, 0, 0, false, false, 1, 0},
+    {200, 1, 1, 0.2F, 0, 1, 0, 0, false, false, 0, 0},
+    {200, 0.8F, 0.95F, 0.05F, 40, 1.3F, 0.5F, 0.25F, true, false, 4, 0},
+    {200, 0, 1, 0, 0, 2, 0, 0, true, false, 2, 0},
+    {200, 1, 0, 0, 0, 1, 0, 0, false, false, 0, 0},
+    {7, 1, 0.5F, 0, 100, 1, 0, 0, false, false, 20, 0},
+    {300, 1, 1, 0, 1, 1, 1, 1, false, false, 0, 0},
+    /* Vocabularies of more than one piece, and distributions so flat that very many may be drawn.
+     */
+    {9000, 0, 1, 0, 0, 1.5F, 0.5F, 1, true, false, 20, 4},
+    {9000, 0.7F, 0.9F, 0, 0, 1, 0, 0, true, false, 20, 4},
+    {9000, 1.5F, 1, 0.01F, 0, 1, 0, 0, false, false, 1, 4},
+    {9000, 0.5F, 1, 0, 0, 1, 0, 0, false, false, 0, 4},
+    {4500, 4, 0.999F, 0, 0, 1, 0, 0, false, false, 0, 2},
+    {4500, 4, 1, 0, 4300, 1, 0, 0, false, false, 0, 2},
+    {4500, 3, 0.95F, 0, 4400, 1, 0, 0, false, true, 0, 2},
+    {4500, 6, 0.999F, 0.4F, 0, 1.2F, 0, 0, false, false, 2, 2},
 };
 
 enum { DRAWS = 40, CONTEXT = 30, ANSWER = 20, BIASES = 3 };
+
+static int draws_of(const sample_case *k)
+{
+    return k->rows > 0 ? k->rows : DRAWS;
+}
 
 typedef struct ranked {
     double l;
@@ -281,10 +297,11 @@ static int32_t sample_reference(const sample_case *k, const kern_sample_row *r,
 
 static void sample_rows(op_ctx *c, const sample_case *k, kern_sample_row *rows)
 {
+    int n = draws_of(k);
     float *bias = op_block(c, BIASES * sizeof *bias);
     for (int i = 0; i < BIASES; i++)
         bias[i] = (float)i - 0.5F;
-    for (int i = 0; i < DRAWS; i++)
+    for (int i = 0; i < n; i++)
         rows[i] = (kern_sample_row){.temperature = k->temperature,
                                     .top_p = k->top_p,
                                     .min_p = k->min_p,
@@ -300,21 +317,21 @@ static void sample_rows(op_ctx *c, const sample_case *k, kern_sample_row *rows)
                                     .bias = bias,
                                     .u = rng_uniform(&c->r),
                                     .n_top = k->n_top};
-    for (int i = 0; i < DRAWS; i++) {
+    for (int i = 0; i < n; i++) {
         rows[i].answer = rows[i].context + (CONTEXT - ANSWER);
-        rows[i].bias_id = rows[(i + 1) % DRAWS].context;
+        rows[i].bias_id = rows[(i + 1) % n].context;
     }
 }
 
 static void sample_compare(op_ctx *c, const sample_case *k, const kern_sample_row *rows,
                            const op_array *l)
 {
-    int per = 2 * KERN_MAX_TOP + 3, n = DRAWS * per;
-    double *got = op_block(c, (size_t)n * sizeof *got),
-           *want = op_block(c, (size_t)n * sizeof *want);
+    int per = 2 * KERN_MAX_TOP + 3, n = draws_of(k);
+    double *got = op_block(c, (size_t)(n * per) * sizeof *got),
+           *want = op_block(c, (size_t)(n * per) * sizeof *want);
     double *work = op_block(c, (size_t)k->vocab * sizeof *work);
     ranked *rank = op_block(c, (size_t)k->vocab * sizeof *rank);
-    for (int i = 0; i < DRAWS; i++) {
+    for (int i = 0; i < n; i++) {
         const double *logits = l->v + i * k->vocab;
         double sum = 0, *g = got + i * per, *w = want + i * per;
         for (int64_t j = 0; j < k->vocab; j++)
@@ -335,19 +352,20 @@ static void sample_compare(op_ctx *c, const sample_case *k, const kern_sample_ro
             w[23 + j] = rank[j].l - log(sum);
         }
     }
-    op_numbers(c, "ids and log-probabilities", got, want, n, false);
+    op_numbers(c, "ids and log-probabilities", got, want, n * per, false);
 }
 
 static void run_sample(op_ctx *c, int i)
 {
     const sample_case *k = &samples[i];
-    op_array *l = op_in(c, KERN_F32, DRAWS, k->vocab, 2);
+    int n = draws_of(k);
+    op_array *l = op_in(c, KERN_F32, n, k->vocab, 2);
     if (k->ties) {
-        for (int64_t j = 0; j < DRAWS * k->vocab; j++)
+        for (int64_t j = 0; j < n * k->vocab; j++)
             l->v[j] = round(l->v[j]);
-        l = op_from(c, KERN_F32, DRAWS, k->vocab, l->v);
+        l = op_from(c, KERN_F32, n, k->vocab, l->v);
     }
-    kern_sample_row *rows = op_block(c, DRAWS * sizeof *rows);
+    kern_sample_row *rows = op_block(c, (size_t)n * sizeof *rows);
     sample_rows(c, k, rows);
     kern_sample a = {.logits = l->t, .row = rows};
     if (op_call(c, sample, &a, 0))
