@@ -22,6 +22,7 @@
  * both numbers. */
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <string.h>
 
 #ifdef __cplusplus
@@ -277,6 +278,57 @@ static inline int hone_set_number(const hone_host *h, hone_call *call, hone_valu
                                   const char *key, double x)
 {
     return h->set(call, o, key, h->new_real(call, x));
+}
+
+/* One text of a record in the form that data.tag, data.filter and data.split give. */
+typedef struct hone_text {
+    const char *text;
+    size_t len;
+    hone_value *in;  /* the object that holds it */
+    const char *key; /* as which member */
+    char field[48];  /* "text", "prompt", "completion", "messages[3].content" */
+    size_t next;     /* for hone_text_next */
+} hone_text;
+
+/* The texts of a record one after the other; *t is zeroed before the first. Returns 0 at the end.
+ */
+static inline int hone_text_next(const hone_host *h, const hone_value *record, hone_text *t)
+{
+    static const char *const fields[] = {"text", "prompt", "completion"};
+    hone_value *messages = h->get(record, "messages");
+    for (; t->next < 3 + h->length(messages); t->next++) {
+        size_t i = t->next;
+        t->in = i < 3 ? (hone_value *)(uintptr_t)record : h->at(messages, i - 3);
+        t->key = i < 3 ? fields[i] : "content";
+        t->text = hone_get_string(h, t->in, t->key, &t->len);
+        if (t->text == NULL)
+            continue;
+        if (i < 3)
+            strcpy(t->field, fields[i]);
+        else
+            snprintf(t->field, sizeof t->field, "messages[%lu].content", (unsigned long)(i - 3));
+        t->next++;
+        return 1;
+    }
+    return 0;
+}
+
+/* Decodes one character of s[0..n), n > 0: how many bytes it has. Where they are no UTF-8: 1, and
+ * *cp is U+FFFD. */
+static inline size_t hone_utf8_next(const char *s, size_t n, uint32_t *cp)
+{
+    static const uint32_t least[] = {0, 0, 0x80, 0x800, 0x10000};
+    const unsigned char *u = (const unsigned char *)s;
+    size_t len = u[0] < 0x80 ? 1 : (u[0] & 0xE0) == 0xC0 ? 2 : (u[0] & 0xF0) == 0xE0 ? 3 : 4;
+    uint32_t c = len == 1 ? u[0] : u[0] & (0xFFu >> (len + 1));
+    int good = u[0] < 0x80 || (u[0] >= 0xC2 && u[0] <= 0xF4 && len <= n);
+    for (size_t i = 1; good && i < len; i++) {
+        good = (u[i] & 0xC0) == 0x80;
+        c = c << 6 | (u[i] & 0x3Fu);
+    }
+    good = good && c >= least[len] && c <= 0x10FFFF && (c < 0xD800 || c > 0xDFFF);
+    *cp = good ? c : 0xFFFD;
+    return good ? len : 1;
 }
 
 #ifdef __cplusplus

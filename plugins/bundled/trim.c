@@ -29,14 +29,10 @@ static int trim_text(const hone_host *h, hone_call *call, void *user)
 /* Bytes in all texts of a record. */
 static size_t size_of(const hone_host *h, const hone_value *record)
 {
-    static const char *const fields[] = {"text", "prompt", "completion"};
-    const hone_value *messages = h->get(record, "messages");
+    hone_text t = {0};
     size_t n = 0;
-    for (size_t i = 0; i < sizeof fields / sizeof *fields; i++)
-        if (h->type(h->get(record, fields[i])) == HONE_STRING)
-            n += h->length(h->get(record, fields[i]));
-    for (size_t i = 0; i < h->length(messages); i++)
-        n += h->length(h->get(h->at(messages, i), "content"));
+    while (hone_text_next(h, record, &t))
+        n += t.len;
     return n;
 }
 
