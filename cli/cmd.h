@@ -27,6 +27,7 @@ extern const cmd cmd_feedback;
 extern const cmd cmd_audit;
 extern const cmd cmd_retrain;
 extern const cmd cmd_registry;
+extern const cmd cmd_plugin;
 extern const cmd cmd_doctor;
 
 /* "hone: <message>" on standard error; returns 1. */

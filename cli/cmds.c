@@ -21,6 +21,7 @@ const cmd *const cmds[] = {
     &cmd_audit,
     &cmd_retrain,
     &cmd_registry,
+    &cmd_plugin,
     &cmd_doctor,
     NULL,
 };

@@ -77,6 +77,7 @@ struct kind {
     const char *suffix;
     int (*open)(void **out, const opening *o, hone_err *e);
     int (*close)(void *handle, hooks *h, hone_err *e);
+    int (*describe)(json_t **out, const trust_file *f, hone_err *e);
 };
 
 static int open_c(void **out, const opening *o, hone_err *e)
@@ -141,9 +142,22 @@ static int close_lua(void *handle, hooks *h, hone_err *e)
     return rc;
 }
 
+static int describe_lua(json_t **out, const trust_file *f, hone_err *e)
+{
+    lua_plugin *p;
+    const lua_plugin_args a = {.path = f->path, .sha256 = f->sha256};
+    *out = NULL;
+    int rc = lua_plugin_open(&p, &a, e);
+    if (rc != 0)
+        return rc;
+    *out = lua_plugin_info(p);
+    lua_plugin_close(p);
+    return 0;
+}
+
 static const kind kinds[] = {
-    {".so", open_c, close_c},
-    {".lua", open_lua, close_lua},
+    {".so", open_c, close_c, loader_describe},
+    {".lua", open_lua, close_lua, describe_lua},
 };
 
 static const kind *kind_of(const char *path)
@@ -445,6 +459,26 @@ void extend_close(extend *x)
     pthread_cond_destroy(&x->wake);
     pthread_mutex_destroy(&x->lock);
     free(x);
+}
+
+int extend_describe(json_t **out, const trust_file *f, hone_err *e)
+{
+    const kind *k = kind_of(f->path);
+    *out = NULL;
+    if (k == NULL)
+        return hone_fail(e, HONE_EUNSUPPORTED, "%s: a plugin is a .so, a script a .lua", f->path);
+    return k->describe(out, f, e);
+}
+
+bool extend_is_plugin(const char *path)
+{
+    return kind_of(path) != NULL;
+}
+
+bool extend_is_object(const char *path)
+{
+    const kind *k = kind_of(path);
+    return k != NULL && k->open == open_c;
 }
 
 /* ---- telling ---- */

@@ -40,6 +40,14 @@ extern const conf_row extend_rows[]; /* of an entry, for the reference page */
 int extend_file(trust_file *out, const json_t *list, size_t i, const char *config, bool approved,
                 hone_err *e);
 
+/* What a file says of itself, without loading it into hooks: {name, version, summary, sha256,
+ * settings, ...}. New reference. */
+int extend_describe(json_t **out, const trust_file *f, hone_err *e);
+
+/* By its name: is it one of ours; is it one in C? */
+bool extend_is_plugin(const char *path);
+bool extend_is_object(const char *path);
+
 /* Where plugins lie that come with the program; free with dir_list_free. */
 char **extend_folders(void);
 

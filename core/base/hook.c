@@ -22,7 +22,7 @@ hooks *hook_new(void)
 {
     hooks *h = mem_alloc(sizeof *h);
     pthread_mutex_init(&h->lock, NULL);
-    h->breaker = (hook_breaker){.failures = 5, .late = 5, .window_ms = 60000, .hang_ms = 5000};
+    h->breaker = hook_breaker_default();
     return h;
 }
 

@@ -124,6 +124,7 @@ typedef struct hook_breaker {
     int failures, late;
     int64_t window_ms, hang_ms;
 } hook_breaker;
+hook_breaker hook_breaker_default(void);
 /* Before emissions begin. */
 void hook_set_breaker(hooks *h, const hook_breaker *b);
 

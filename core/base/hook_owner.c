@@ -47,6 +47,11 @@ void owners_free(hooks *h)
 
 /* ---- the breaker ---- */
 
+hook_breaker hook_breaker_default(void)
+{
+    return (hook_breaker){.failures = 5, .late = 5, .window_ms = 60000, .hang_ms = 5000};
+}
+
 void hook_set_breaker(hooks *h, const hook_breaker *b)
 {
     h->breaker = *b;

@@ -7,6 +7,7 @@
 #include "core/base/mem.h"
 #include "core/base/version.h"
 #include "core/model/digest.h"
+#include "serve/loop/drift.h"
 #include "serve/loop/live.h"
 #include "serve/loop/round.h"
 #include "serve/loop/verify.h"
@@ -17,6 +18,9 @@
 
 static int check_conf(const retrain_options *o, hone_err *e)
 {
+    if (json_object_get(o->conf->train, "plugins") != NULL)
+        return hone_fail(e, HONE_EINVAL,
+                         "retrain.train: plugins stand in the appliance's own section plugins");
     if (o->conf->holdout == NULL)
         return hone_fail(e, HONE_EINVAL,
                          "retrain.holdout is not set: without fixed examples no candidate can be "
@@ -53,6 +57,8 @@ static json_t *make_report(const round *r, const char *status, bool promoted)
         json_object_set(o, "holdout", r->holdout);
     if (r->feedback != NULL)
         json_object_set(o, "feedback", r->feedback);
+    if (r->drift != NULL)
+        json_object_set(o, "drift", r->drift);
     if (hook_is_used(r->o->hooks))
         json_object_set_new(o, "plugins", hook_report(r->o->hooks));
     if (r->gate != NULL) {
@@ -142,9 +148,24 @@ static int write_report(const round *r, const json_t *report, hone_err *e)
     return rc;
 }
 
+/* The feedback of this round against what else it was trained on. */
+static int measure_drift(round *r, hone_err *e)
+{
+    json_t *all = json_copy(r->ex.train);
+    char *replay = path_join(r->dir, "replay.jsonl");
+    json_array_extend(all, r->ex.holdout);
+    int rc = drift_measure(&r->drift, all, r->n_replay > 0 ? replay : r->o->conf->holdout,
+                           r->o->hooks, e);
+    free(replay);
+    json_decref(all);
+    return rc;
+}
+
 static int run_round(round *r, json_t **report, hone_err *e)
 {
     int rc = round_train(r, e);
+    if (rc == 0)
+        rc = measure_drift(r, e);
     if (rc == 0)
         rc = round_judge(r, e);
     if (rc == 0) {
@@ -170,6 +191,7 @@ static void round_free(round *r)
     json_decref(r->holdout);
     json_decref(r->feedback);
     json_decref(r->gate);
+    json_decref(r->drift);
 }
 
 /* A failed round says so in the registry; its directory stays for whoever wants to know why. */

@@ -16,7 +16,7 @@ typedef struct round {
     json_t *settings;           /* of the training, as given to the trainer */
     json_t *training;           /* its result */
     json_t *holdout, *feedback; /* comparisons; feedback NULL when none was held out */
-    json_t *gate;
+    json_t *gate, *drift;
     gate_verdict verdict;
 } round;
 

@@ -4,6 +4,9 @@
 #include "tests/unit/aid.h"
 
 #include <pthread.h>
+#include <sched.h>
+#include <stdatomic.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -316,6 +319,271 @@ static void test_counters_lose_nothing_between_threads(void **state)
     hook_free(h);
 }
 
+/* ---- owners ---- */
+
+static void test_an_owner_can_be_taken_away(void **state)
+{
+    (void)state;
+    int rc;
+    char trace[32] = "";
+    hone_err e = {0};
+    plan a = {.name = "a", .trace = trace}, b = {.name = "b", .trace = trace};
+    hooks *h = hook_new();
+    on(h, HOOK_TRAIN_STEP, 0, &a);
+    on(h, HOOK_TRAIN_STEP, 1, &b);
+    on(h, HOOK_TRAIN_END, 0, &a);
+    assert_int_equal(hook_off(h, "a", 100, &e), 0);
+    free(emit(h, HOOK_TRAIN_STEP, &rc, NULL));
+    assert_string_equal(trace, "b");
+    assert_false(hook_wanted(h, HOOK_TRAIN_END));
+    assert_int_equal(hook_off(h, "nobody", 100, &e), 0);
+    on(h, HOOK_TRAIN_STEP, 0, &a); /* another life of the same name */
+    free(emit(h, HOOK_TRAIN_STEP, &rc, NULL));
+    assert_string_equal(trace, "bab");
+    hook_free(h);
+}
+
+static void test_a_name_is_announced_once(void **state)
+{
+    (void)state;
+    hone_err e = {0};
+    plan a = {.name = "a"};
+    hooks *h = hook_new();
+    json_t *only = json_pack("[s]", "train.step");
+    assert_int_equal(hook_about(h, "a", json_pack("{s:s}", "version", "1"), only, &e), 0);
+    assert_int_equal(hook_about(h, "a", json_object(), NULL, &e), HONE_EEXIST);
+    assert_string_equal(e.msg, "a plugin named 'a' is loaded already");
+    on(h, HOOK_TRAIN_STEP, 0, &a);
+    on(h, HOOK_TRAIN_END, 0, &a); /* not a point that it may be heard at */
+    assert_true(hook_wanted(h, HOOK_TRAIN_STEP));
+    assert_false(hook_wanted(h, HOOK_TRAIN_END));
+    json_t *m = hook_manifest(h);
+    char *text = js_text(m, true);
+    assert_string_equal(text, "[{\"name\":\"a\",\"version\":\"1\"}]");
+    free(text);
+    json_decref(m);
+    assert_int_equal(hook_off(h, "a", 100, &e), 0);
+    assert_int_equal(hook_about(h, "a", json_object(), NULL, &e), 0);
+    json_decref(only);
+    hook_free(h);
+}
+
+typedef struct guarded {
+    atomic_int alive; /* 0: whoever calls now is too late */
+    atomic_int calls, late_calls;
+} guarded;
+
+static int count_call(hook_call *call, void *user, hone_err *e)
+{
+    guarded *g = user;
+    (void)call;
+    (void)e;
+    atomic_fetch_add(&g->calls, 1);
+    if (atomic_load(&g->alive) == 0)
+        atomic_fetch_add(&g->late_calls, 1);
+    return HOOK_CONTINUE;
+}
+
+static atomic_bool emitting;
+
+static void *emit_while(void *arg)
+{
+    while (atomic_load(&emitting)) {
+        json_t *data = json_object();
+        hook_emit(arg, HOOK_SERVE_CHUNK, &data, NULL);
+        json_decref(data);
+    }
+    return NULL;
+}
+
+/* After hook_off nothing of the owner runs, however many threads emit. */
+static void test_taken_away_under_load(void **state)
+{
+    (void)state;
+    enum { ROUNDS = 200 };
+    pthread_t t[THREADS];
+    hone_err e = {0};
+    int called = 0;
+    hooks *h = hook_new();
+    plan other = {.name = "other"};
+    on(h, HOOK_SERVE_CHUNK, 0, &other);
+    atomic_store(&emitting, true);
+    for (int i = 0; i < THREADS; i++)
+        assert_int_equal(pthread_create(&t[i], NULL, emit_while, h), 0);
+    for (int i = 0; i < ROUNDS; i++) {
+        guarded *g = mem_alloc(sizeof *g);
+        atomic_store(&g->alive, 1);
+        assert_int_equal(hook_on(h, HOOK_SERVE_CHUNK, "guest", 1, count_call, g, &e), 0);
+        while (i % 4 == 0 && atomic_load(&g->calls) == 0)
+            sched_yield();
+        assert_int_equal(hook_off(h, "guest", 10000, &e), 0);
+        atomic_store(&g->alive, 0);
+        sched_yield();
+        assert_int_equal(atomic_load(&g->late_calls), 0);
+        called += atomic_load(&g->calls);
+        free(g);
+    }
+    atomic_store(&emitting, false);
+    for (int i = 0; i < THREADS; i++)
+        pthread_join(t[i], NULL);
+    assert_true(called >= ROUNDS / 4);
+    hook_free(h);
+}
+
+static void *emit_one(void *arg)
+{
+    json_t *data = json_object();
+    hook_emit(arg, HOOK_SERVE_CHUNK, &data, NULL);
+    json_decref(data);
+    return NULL;
+}
+
+static int hang(hook_call *call, void *user, hone_err *e)
+{
+    guarded *g = user;
+    (void)call;
+    (void)e;
+    atomic_fetch_add(&g->calls, 1);
+    while (atomic_load(&g->alive) != 0)
+        usleep(1000);
+    return HOOK_CONTINUE;
+}
+
+/* A call that does not come back: its owner is out, others go on, and it may not be freed yet. */
+static void test_a_call_that_hangs(void **state)
+{
+    (void)state;
+    pthread_t t;
+    hone_err e = {0};
+    int rc;
+    guarded g = {.alive = 1};
+    hooks *h = hook_new();
+    hook_set_breaker(h, &(hook_breaker){5, 5, 60000, 20});
+    assert_int_equal(hook_on(h, HOOK_SERVE_CHUNK, "stuck", 0, hang, &g, &e), 0);
+    assert_int_equal(hook_on(h, HOOK_TRAIN_STEP, "stuck", 0, hang, &g, &e), 0);
+    assert_int_equal(pthread_create(&t, NULL, emit_one, h), 0);
+    while (atomic_load(&g.calls) == 0)
+        usleep(1000);
+    usleep(30000);
+    hook_watch(h);
+    free(emit(h, HOOK_SERVE_CHUNK, &rc, &e)); /* fails closed */
+    assert_int_equal(rc, HONE_EDENIED);
+    assert_non_null(strstr(e.msg, "serve.chunk: stuck is out: a call has been running for "));
+    free(emit(h, HOOK_TRAIN_STEP, &rc, &e)); /* fails open */
+    assert_int_equal(rc, 0);
+    assert_int_equal(hook_off(h, "stuck", 10, &e), HONE_ETIMEOUT);
+    assert_string_equal(e.msg, "stuck: 1 of its calls still run after 10 ms");
+    atomic_store(&g.alive, 0);
+    pthread_join(t, NULL);
+    assert_int_equal(atomic_load(&g.calls), 1);
+    hook_free(h);
+}
+
+static void test_the_breaker(void **state)
+{
+    (void)state;
+    int rc;
+    hone_err e = {0};
+    char trace[32] = "";
+    plan bad = {.answer = HONE_EIO, .reason = "no disk", .name = "bad", .trace = trace};
+    hooks *h = hook_new();
+    hook_set_breaker(h, &(hook_breaker){3, 3, 100, 5000});
+    on(h, HOOK_TRAIN_STEP, 0, &bad);  /* fails open */
+    on(h, HOOK_DATA_FILTER, 0, &bad); /* fails closed */
+    for (int i = 0; i < 5; i++) {
+        free(emit(h, HOOK_TRAIN_STEP, &rc, &e));
+        assert_int_equal(rc, 0);
+    }
+    assert_int_equal(strlen(trace), 9); /* asked three times */
+    free(emit(h, HOOK_DATA_FILTER, &rc, &e));
+    assert_int_equal(rc, HONE_EDENIED);
+    assert_string_equal(e.msg, "data.filter: bad is out: 3 failures in 0 s, the last: no disk");
+    usleep(120000); /* the window is over: it has another chance */
+    bad.answer = HOOK_CONTINUE;
+    free(emit(h, HOOK_DATA_FILTER, &rc, &e));
+    assert_int_equal(rc, 0);
+    hook_free(h);
+}
+
+static void test_late_now_and_then_is_not_out(void **state)
+{
+    (void)state;
+    int rc;
+    plan slow = {.name = "slow"};
+    hooks *h = hook_new();
+    hook_set_breaker(h, &(hook_breaker){3, 3, 60000, 5000});
+    on(h, HOOK_SERVE_CHUNK, 0, &slow); /* 1 ms, fails closed */
+    for (int i = 0; i < 30; i++) {
+        slow.sleep_us = i % 5 == 4 ? 3000 : 0;
+        free(emit(h, HOOK_SERVE_CHUNK, &rc, NULL));
+        assert_int_equal(rc, 0);
+    }
+    slow.sleep_us = 3000;
+    for (int i = 0; i < 60 && rc == 0; i++)
+        free(emit(h, HOOK_SERVE_CHUNK, &rc, NULL));
+    assert_int_equal(rc, HONE_EDENIED);
+    hook_free(h);
+}
+
+static void add_row(const hook_row *row, void *user)
+{
+    sprintf((char *)user + strlen(user), "%s %s %d%d %d;", row->owner,
+            hook_describe(row->point)->name, row->listens, row->out, (int)row->stats.calls);
+}
+
+static void add_count(const char *owner, const char *name, double value, void *user)
+{
+    sprintf((char *)user + strlen(user), "%s %s %g;", owner, name, value);
+}
+
+static void test_what_is_told_of_owners(void **state)
+{
+    (void)state;
+    int rc;
+    char text[512] = "", counts[2048] = "";
+    plan a = {.name = "a"}, b = {.name = "b", .answer = HOOK_MODIFIED, .add = "x"};
+    hooks *h = hook_new();
+    assert_false(hook_is_used(NULL));
+    assert_false(hook_is_used(h));
+    on(h, HOOK_SERVE_PROMPT, 1, &b);
+    on(h, HOOK_SERVE_PROMPT, 0, &a);
+    on(h, HOOK_TRAIN_STEP, 0, &b);
+    free(emit(h, HOOK_SERVE_PROMPT, &rc, NULL));
+    hook_off(h, "a", 100, NULL);
+    hook_each(h, add_row, text);
+    assert_string_equal(text, "a serve.prompt 00 1;b train.step 10 0;b serve.prompt 10 1;");
+    hook_count(h, "b", "bytes", 2);
+    hook_count(h, "b", "bytes", 0.5);
+    for (int i = 0; i < 100; i++) {
+        char name[16];
+        snprintf(name, sizeof name, "n%d", i);
+        hook_count(h, "a", name, i == 0);
+    }
+    hook_each_count(h, add_count, counts + strlen(counts));
+    assert_non_null(strstr(counts, "b bytes 2.5;"));
+    json_t *report = hook_report(h);
+    assert_int_equal(json_object_size(json_object_get(json_array_get(report, 0), "counters")), 64);
+    json_decref(report);
+    hook_free(h);
+}
+
+static void test_values_of_a_view(void **state)
+{
+    (void)state;
+    float row[2] = {1, 2};
+    hone_err e = {0};
+    hook_logits l = {.step = 1};
+    const hook_view v = {.logits = &l, .values = row, .n_values = 2};
+    hooks *h = hook_new();
+    plan quiet = {.name = "quiet"};
+    assert_int_equal(hook_emit_view(h, HOOK_SERVE_LOGITS, &v, &e), 0);
+    on(h, HOOK_SERVE_LOGITS, 0, &quiet);
+    assert_int_equal(hook_emit_view(h, HOOK_SERVE_LOGITS, &v, &e), 0);
+    assert_true(row[0] == 1 && row[1] == 2);
+    assert_null(hook_describe(HOOK_SERVE_LOGITS)->example);
+    hook_free(h);
+}
+
 int main(void)
 {
     js_start();
@@ -332,6 +600,14 @@ int main(void)
         cmocka_unit_test(test_data_cannot_be_taken_away),
         cmocka_unit_test(test_late_subscribers_are_counted),
         cmocka_unit_test(test_counters_lose_nothing_between_threads),
+        cmocka_unit_test(test_an_owner_can_be_taken_away),
+        cmocka_unit_test(test_a_name_is_announced_once),
+        cmocka_unit_test(test_taken_away_under_load),
+        cmocka_unit_test(test_a_call_that_hangs),
+        cmocka_unit_test(test_the_breaker),
+        cmocka_unit_test(test_late_now_and_then_is_not_out),
+        cmocka_unit_test(test_what_is_told_of_owners),
+        cmocka_unit_test(test_values_of_a_view),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

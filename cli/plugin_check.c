@@ -1,0 +1,597 @@
+/* hone plugin check: a file in a process of its own, judged by what it does. */
+#include "cli/extend.h"
+#include "cli/args.h"
+#include "cli/plugin_tools.h"
+#include "core/base/buf.h"
+#include "core/base/clock.h"
+#include "core/base/file.h"
+#include "core/base/js.h"
+#include "core/base/mem.h"
+#include "core/base/yaml.h"
+
+#include <errno.h>
+#include <locale.h>
+#include <malloc.h>
+#include <math.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+enum { WARM = 50, CALLS = 200, THREADS = 4, SECONDS = 60, MAX_REPORT = 16 << 20 };
+
+/* ---- what the child tells the parent: a JSON object a line ---- */
+
+typedef struct bench {
+    FILE *out;
+    hooks *hooks;
+    const char *owner; /* of the plugin, once it is loaded */
+} bench;
+
+static void tell(const bench *b, json_t *line)
+{
+    json_dumpf(line, b->out, JSON_COMPACT);
+    fputc('\n', b->out);
+    fflush(b->out); /* a crash must not take it away */
+    json_decref(line);
+}
+
+/* What is being done now, in case that it never ends. */
+static void doing(const bench *b, const char *what, const char *hook)
+{
+    tell(b, json_pack("{s:s, s:s}", "doing", what, "hook", hook));
+}
+
+static void result(const bench *b, const char *check, const char *hook, bool ok, char *detail)
+{
+    tell(b, json_pack("{s:s, s:s, s:b, s:s}", "check", check, "hook", hook, "ok", ok, "detail",
+                      detail != NULL ? detail : ""));
+    free(detail);
+}
+
+/* ---- one call ---- */
+
+/* data of a call: a copy, so that the case stays as it is. */
+static int call_json(const bench *b, hook_point p, const json_t *data, json_t **out, hone_err *e)
+{
+    json_t *copy = json_deep_copy(data);
+    *e = (hone_err){0};
+    int rc = hook_emit(b->hooks, p, &copy, e);
+    if (out != NULL)
+        *out = copy;
+    else
+        json_decref(copy);
+    return rc;
+}
+
+/* An array that ends where a page ends that may not be touched, and may itself not be written when
+ * `sealed`: writing past the end or into what is only to be read is a crash here, not a surprise
+ * there. */
+static void *fenced(const void *from, size_t size, bool sealed)
+{
+    size_t page = (size_t)sysconf(_SC_PAGESIZE), n = (size + page - 1) / page * page;
+    char *m = mmap(NULL, n + page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (m == MAP_FAILED)
+        mem_none();
+    char *at = m + n - size;
+    memcpy(at, from, size);
+    mprotect(m + n, page, PROT_NONE);
+    if (sealed)
+        mprotect(m, n, PROT_READ);
+    return at;
+}
+
+static int call_batch(const bench *b, hone_err *e)
+{
+    static const int32_t ids[] = {1, 2, 3, 4, 5};
+    static const uint8_t mask[] = {0, 1, 1, 0, 1};
+    static const uint64_t bound[] = {0, 3, 5}, row[] = {7, 9};
+    static const float ones[] = {1, 1};
+    const hook_batch in = {.ids = fenced(ids, sizeof ids, true),
+                           .mask = fenced(mask, sizeof mask, true),
+                           .n = 5,
+                           .n_examples = 2,
+                           .bound = fenced(bound, sizeof bound, true),
+                           .row = fenced(row, sizeof row, true),
+                           .step = 1};
+    float *weight = fenced(ones, sizeof ones, false);
+    const hook_view v = {.batch = &in, .values = weight, .n_values = 2};
+    int rc = hook_emit_view(b->hooks, HOOK_TRAIN_BATCH, &v, e);
+    for (int i = 0; rc == 0 && i < 2; i++)
+        if (!(weight[i] >= 0 && weight[i] < INFINITY))
+            rc = hone_fail(e, HONE_EINVAL, "weight %d is %g, must be finite and not below 0", i,
+                           (double)weight[i]);
+    return rc;
+}
+
+static int call_logits(const bench *b, hone_err *e)
+{
+    static const int32_t ids[] = {1, 2, 3};
+    float zeros[64] = {0};
+    const hook_logits in = {.ids = fenced(ids, sizeof ids, true), .n_ids = 3, .step = 1};
+    float *row = fenced(zeros, sizeof zeros, false);
+    const hook_view v = {.logits = &in, .values = row, .n_values = 64};
+    int rc = hook_emit_view(b->hooks, HOOK_SERVE_LOGITS, &v, e);
+    for (int i = 0; rc == 0 && i < 64; i++)
+        if (isnan(row[i]))
+            rc = hone_fail(e, HONE_EINVAL, "logit %d is not a number", i);
+    return rc;
+}
+
+/* ---- nonsense ---- */
+
+static json_t *long_text(void)
+{
+    char *text = mem_alloc(1 << 16);
+    memset(text, 'x', (1 << 16) - 1);
+    json_t *v = json_string(text);
+    free(text);
+    return v;
+}
+
+/* Every text of the tree replaced by v. */
+static json_t *with_texts(const json_t *from, json_t *v)
+{
+    json_t *copy = json_is_object(from) ? json_object() : json_is_array(from) ? json_array() : NULL;
+    const char *key;
+    json_t *one;
+    size_t i;
+    if (copy == NULL)
+        return json_is_string(from) ? json_incref(v) : json_deep_copy(from);
+    json_object_foreach ((json_t *)(uintptr_t)from, key, one) {
+        json_object_set_new(copy, key, with_texts(one, v));
+    }
+    json_array_foreach (from, i, one) {
+        json_array_append_new(copy, with_texts(one, v));
+    }
+    return copy;
+}
+
+/* It may fail, but it must come back: what it was given is not what the point promises. */
+static void check_nonsense(const bench *b, hook_point p, const json_t *example)
+{
+    const char *hook = hook_describe(p)->name;
+    json_t *texts[] = {json_integer(7), json_null(), json_stringn("a\0b\xf0\x9f\x98\x80", 7),
+                       long_text(), json_string("")};
+    json_t *shapes[] = {json_object(), json_array(), json_null(), json_string("x")};
+    hone_err e;
+    doing(b, "nonsense", hook);
+    for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
+        json_t *v = with_texts(example, texts[i]);
+        call_json(b, p, v, NULL, &e);
+        json_decref(v);
+        json_decref(texts[i]);
+    }
+    for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
+        call_json(b, p, shapes[i], NULL, &e);
+        json_decref(shapes[i]);
+    }
+    result(b, "nonsense", hook, true, mem_strdup("came back from all of it"));
+}
+
+/* ---- one point ---- */
+
+typedef struct shot {
+    const bench *b;
+    hook_point p;
+    const json_t *data;
+} shot;
+
+static int fire(const shot *s, hone_err *e)
+{
+    if (s->p == HOOK_TRAIN_BATCH)
+        return call_batch(s->b, e);
+    if (s->p == HOOK_SERVE_LOGITS)
+        return call_logits(s->b, e);
+    return call_json(s->b, s->p, s->data, NULL, e);
+}
+
+static void check_example(const shot *s)
+{
+    const char *hook = hook_describe(s->p)->name;
+    hone_err e = {0};
+    doing(s->b, "example", hook);
+    hook_stats before = hook_counters(s->b->hooks, s->p);
+    int rc = fire(s, &e);
+    hook_stats after = hook_counters(s->b->hooks, s->p);
+    bool failed = after.failures > before.failures || (rc != 0 && rc != HONE_EVETO);
+    const char *said = rc == HONE_EVETO                   ? "refuses the example"
+                       : after.modified > before.modified ? "modifies the example"
+                                                          : "lets the example pass";
+    result(s->b, "example", hook, !failed,
+           failed ? mem_printf("%s", e.msg[0] != '\0' ? e.msg : "it failed (see the log above)")
+                  : mem_strdup(said));
+}
+
+static int by_value(const void *x, const void *y)
+{
+    int64_t a = *(const int64_t *)x, b = *(const int64_t *)y;
+    return (a > b) - (a < b);
+}
+
+/* Time, and memory that calls leave behind. */
+static void check_cost(const shot *s)
+{
+    const hook_info *info = hook_describe(s->p);
+    int64_t took[CALLS];
+    hone_err e;
+    bool typed = info->example == NULL; /* its arrays are made anew for each call */
+    doing(s->b, "cost", info->name);
+    for (int i = 0; i < WARM; i++)
+        fire(s, &e);
+    size_t before = mallinfo2().uordblks;
+    for (int i = 0; i < CALLS; i++) {
+        int64_t start = clock_mono_ns();
+        fire(s, &e);
+        took[i] = clock_mono_ns() - start;
+    }
+    size_t after = mallinfo2().uordblks;
+    qsort(took, CALLS, sizeof *took, by_value);
+    int64_t us = took[CALLS / 2] / 1000;
+    result(s->b, "time", info->name, us <= info->budget_us,
+           mem_printf("%lld us a call (median of %d; the point allows %lld)", (long long)us, CALLS,
+                      (long long)info->budget_us));
+    double grown = after > before ? (double)(after - before) / CALLS : 0;
+    if (!typed)
+        result(s->b, "leaks", info->name, grown < 16,
+               mem_printf(grown < 16 ? "none" : "%.0f bytes stay behind each call", grown));
+}
+
+static void *fire_many(void *arg)
+{
+    hone_err e;
+    for (int i = 0; i < CALLS; i++)
+        fire(arg, &e);
+    return NULL;
+}
+
+static void check_threads(const shot *s)
+{
+    pthread_t t[THREADS];
+    int n = 0;
+    doing(s->b, "threads", hook_describe(s->p)->name);
+    for (; n < THREADS; n++)
+        if (pthread_create(&t[n], NULL, fire_many, (void *)(uintptr_t)s) != 0)
+            break;
+    for (int i = 0; i < n; i++)
+        pthread_join(t[i], NULL);
+    result(s->b, "threads", hook_describe(s->p)->name, n == THREADS,
+           mem_printf("%d threads, %d calls each", n, CALLS));
+}
+
+static void check_same(const shot *s)
+{
+    json_t *a, *b;
+    hone_err ea, eb;
+    if (s->data == NULL)
+        return;
+    doing(s->b, "same answer", hook_describe(s->p)->name);
+    int ra = call_json(s->b, s->p, s->data, &a, &ea), rb = call_json(s->b, s->p, s->data, &b, &eb);
+    bool same = ra == rb && json_equal(a, b) && strcmp(ea.msg, eb.msg) == 0;
+    result(s->b, "same answer", hook_describe(s->p)->name, same,
+           mem_strdup(same ? "twice the same"
+                           : "two answers to one input, and it says that it is deterministic"));
+    json_decref(a);
+    json_decref(b);
+}
+
+static void check_point(const bench *b, hook_point p, bool deterministic)
+{
+    const hook_info *info = hook_describe(p);
+    json_t *example = NULL;
+    if (info->example != NULL)
+        js_parse(&example, info->example, strlen(info->example), NULL);
+    const shot s = {b, p, example};
+    check_example(&s);
+    if (example != NULL)
+        check_nonsense(b, p, example);
+    if (deterministic)
+        check_same(&s);
+    check_cost(&s);
+    check_threads(&s);
+    json_decref(example);
+}
+
+/* ---- the author's cases ---- */
+
+static const char *answer_name(int rc, const hook_stats *before, const hook_stats *after)
+{
+    if (after->failures > before->failures || (rc != 0 && rc != HONE_EVETO))
+        return "error";
+    if (rc == HONE_EVETO)
+        return "veto";
+    return after->modified > before->modified ? "modified" : "continue";
+}
+
+static void run_case(const bench *b, const json_t *c, const char *where)
+{
+    hook_point p;
+    hone_err e = {0};
+    json_t *out = NULL;
+    const char *hook = json_string_value(json_object_get(c, "hook"));
+    const char *want = json_string_value(json_object_get(c, "answer"));
+    const json_t *data = json_object_get(c, "data"), *expected = json_object_get(c, "result");
+    if (hook == NULL || data == NULL || hook_by_name(&p, hook, &e) != 0) {
+        result(b, "case", hook != NULL ? hook : "?", false,
+               mem_printf("%s: needs hook and data%s%s", where, e.msg[0] ? ": " : "", e.msg));
+        return;
+    }
+    doing(b, where, hook);
+    hook_stats before = hook_counters(b->hooks, p);
+    int rc = call_json(b, p, data, &out, &e);
+    hook_stats after = hook_counters(b->hooks, p);
+    const char *said = answer_name(rc, &before, &after);
+    bool answered = want == NULL || strcmp(said, want) == 0;
+    bool same = expected == NULL || json_equal(out, expected);
+    char *text = js_text(out, false);
+    result(b, "case", hook, answered && same,
+           !answered ? mem_printf("%s: it answered %s, not %s %s", where, said, want, e.msg)
+           : !same   ? mem_printf("%s: it made %s", where, text)
+                     : mem_printf("%s: %s", where, said));
+    free(text);
+    json_decref(out);
+}
+
+static int run_cases(const bench *b, const char *path, hone_err *e)
+{
+    char *text, *rest = NULL;
+    size_t len;
+    int n = 0, rc = file_read(&text, &len, path, MAX_REPORT, e);
+    if (rc != 0)
+        return rc;
+    for (char *line = strtok_r(text, "\n", &rest); rc == 0 && line != NULL;
+         line = strtok_r(NULL, "\n", &rest)) {
+        json_t *c;
+        char where[64];
+        snprintf(where, sizeof where, "case %d", ++n);
+        rc = js_parse(&c, line, strlen(line), e);
+        if (rc != 0)
+            hone_fail_at(e, "%s: case %d", path, n);
+        else
+            run_case(b, c, where);
+        json_decref(c);
+    }
+    free(text);
+    return rc;
+}
+
+/* ---- the child ---- */
+
+static int count_dir(const char *path)
+{
+    char **names;
+    int n = 0;
+    if (dir_list(&names, path, NULL) != 0)
+        return -1;
+    while (names[n] != NULL)
+        n++;
+    dir_list_free(names);
+    return n;
+}
+
+typedef struct world {
+    int threads, files;
+    char *locale;
+    struct sigaction handlers[32];
+} world;
+
+static world look_around(void)
+{
+    world w = {.threads = count_dir("/proc/self/task"), .files = count_dir("/proc/self/fd")};
+    w.locale = mem_strdup(setlocale(LC_ALL, NULL));
+    for (int i = 1; i < 32; i++)
+        sigaction(i, NULL, &w.handlers[i]);
+    return w;
+}
+
+static void check_world(const bench *b, const world *was, const world *is, const char *when)
+{
+    bool handlers = false;
+    for (int i = 1; i < 32; i++)
+        handlers = handlers || was->handlers[i].sa_handler != is->handlers[i].sa_handler;
+    bool bad = is->threads > was->threads || is->files > was->files || handlers ||
+               strcmp(was->locale, is->locale) != 0;
+    result(b, when, "-", !bad,
+           mem_printf(bad ? "it leaves %d threads, %d open files%s%s" : "nothing",
+                      is->threads - was->threads, is->files - was->files,
+                      handlers ? ", another signal handler" : "",
+                      strcmp(was->locale, is->locale) != 0 ? ", another locale" : ""));
+}
+
+static int check_points(bench *b, const extend *x, bool deterministic)
+{
+    int n = 0;
+    b->hooks = extend_hooks(x);
+    /* Nothing is taken out here: every failure is looked at. */
+    hook_set_breaker(b->hooks, &(hook_breaker){1 << 30, 1 << 30, 60000, 1 << 30});
+    for (int p = 0; p < HOOK_N_POINTS; p++) {
+        if (!hook_wanted(b->hooks, (hook_point)p))
+            continue;
+        check_point(b, (hook_point)p, deterministic);
+        n++;
+    }
+    return n;
+}
+
+static int child(bench *b, const plugin_args *a, hone_err *e)
+{
+    trust_file f = {.fd = -1};
+    json_t *about = NULL, *settings = NULL;
+    extend *x = NULL;
+    doing(b, "reading the file", "-");
+    int rc = trust_open(&f, NULL, a->words[0], e);
+    if (rc == 0)
+        rc = extend_describe(&about, &f, e);
+    if (rc == 0)
+        tell(b, json_pack("{s:O}", "about", about));
+    if (rc == 0 && a->settings != NULL)
+        rc = yaml_load(&settings, NULL, a->settings, e);
+    world before = look_around();
+    doing(b, "init", "-");
+    if (rc == 0)
+        rc = extend_open_one(&x, &f, settings, e);
+    if (rc == 0) {
+        bool deterministic = json_is_true(json_object_get(about, "deterministic"));
+        int n = check_points(b, x, deterministic);
+        result(b, "subscribes", "-", n > 0, mem_printf("to %d points", n));
+    }
+    extend_close(x);
+    x = NULL;
+    /* The cases get a plugin that has seen nothing yet. */
+    if (rc == 0 && a->cases != NULL && (rc = extend_open_one(&x, &f, settings, e)) == 0) {
+        b->hooks = extend_hooks(x);
+        rc = run_cases(b, a->cases, e);
+    }
+    doing(b, "fini", "-");
+    extend_close(x);
+    world after = look_around();
+    after.files -= a->cases != NULL && rc == 0 && extend_is_object(a->words[0]) ? 2
+                   : extend_is_object(a->words[0])                              ? 1
+                                                                                : 0;
+    if (rc == 0)
+        check_world(b, &before, &after, "leaves behind");
+    free(before.locale);
+    free(after.locale);
+    json_decref(about);
+    json_decref(settings);
+    trust_close(&f);
+    return rc;
+}
+
+/* ---- the parent ---- */
+
+typedef struct verdict {
+    json_t *rows; /* results */
+    json_t *about;
+    char now[128]; /* what the child was doing last */
+    int n_failed;
+} verdict;
+
+static void take_line(verdict *v, const char *text, size_t len)
+{
+    json_t *line;
+    if (js_parse(&line, text, len, NULL) != 0)
+        return; /* cut short by a crash */
+    const char *now = json_string_value(json_object_get(line, "doing"));
+    if (now != NULL)
+        snprintf(v->now, sizeof v->now, "%s%s%s", now,
+                 strcmp(json_string_value(json_object_get(line, "hook")), "-") == 0 ? "" : " at ",
+                 strcmp(json_string_value(json_object_get(line, "hook")), "-") == 0
+                     ? ""
+                     : json_string_value(json_object_get(line, "hook")));
+    if (json_object_get(line, "about") != NULL)
+        v->about = json_incref(json_object_get(line, "about"));
+    if (json_object_get(line, "check") != NULL) {
+        json_array_append(v->rows, line);
+        v->n_failed += json_is_false(json_object_get(line, "ok"));
+    }
+    json_decref(line);
+}
+
+static void add_failure(verdict *v, const char *check, char *detail)
+{
+    json_array_append_new(v->rows, json_pack("{s:s, s:s, s:b, s:s}", "check", check, "hook", "-",
+                                             "ok", 0, "detail", detail));
+    v->n_failed++;
+    free(detail);
+}
+
+/* Reads what the child says until it ends; kills it when its time is over. */
+static void listen_to(verdict *v, int fd, pid_t pid, int64_t seconds)
+{
+    FILE *in = fdopen(fd, "r");
+    char *line = NULL;
+    size_t cap = 0;
+    ssize_t n;
+    int status = 0;
+    (void)seconds; /* the alarm is the child's own */
+    while (in != NULL && (n = getline(&line, &cap, in)) >= 0)
+        take_line(v, line, (size_t)n);
+    free(line);
+    if (in != NULL)
+        fclose(in);
+    while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
+        ;
+    if (WIFSIGNALED(status) && WTERMSIG(status) == SIGALRM)
+        add_failure(v, "ends",
+                    mem_printf("did not come back within %lld s: %s", (long long)seconds, v->now));
+    else if (WIFSIGNALED(status))
+        add_failure(v, "survives",
+                    mem_printf("crashed (%s): %s", strsignal(WTERMSIG(status)), v->now));
+    else if (WEXITSTATUS(status) != 0 && WEXITSTATUS(status) != 3)
+        add_failure(v, "survives",
+                    mem_printf("ended the process (status %d): %s", WEXITSTATUS(status), v->now));
+}
+
+static void print_verdict(const verdict *v, const plugin_args *a)
+{
+    size_t i;
+    json_t *row;
+    if (a->json) {
+        json_t *o = json_pack("{s:O?, s:O, s:b}", "plugin", v->about, "checks", v->rows, "passed",
+                              v->n_failed == 0);
+        json_dumpf(o, stdout, JSON_INDENT(2));
+        putchar('\n');
+        json_decref(o);
+        return;
+    }
+    if (v->about != NULL)
+        printf("%s %s: %s\n", json_string_value(json_object_get(v->about, "name")),
+               json_string_value(json_object_get(v->about, "version")),
+               json_string_value(json_object_get(v->about, "summary")));
+    json_array_foreach (v->rows, i, row) {
+        printf("%-4s %-12s %-20s %s\n", json_is_true(json_object_get(row, "ok")) ? "ok" : "FAIL",
+               json_string_value(json_object_get(row, "check")),
+               json_string_value(json_object_get(row, "hook")),
+               json_string_value(json_object_get(row, "detail")));
+    }
+}
+
+_Noreturn static void be_child(int fd, const plugin_args *a, int64_t seconds)
+{
+    hone_err e = {0};
+    bench b = {.out = fdopen(fd, "w")};
+    alarm((unsigned)seconds);
+    int rc = b.out != NULL ? child(&b, a, &e) : HONE_EIO;
+    if (rc != 0)
+        result(&b, "loads", "-", false, mem_strdup(e.msg));
+    fflush(NULL);
+    _exit(rc == 0 ? 0 : 3); /* no destructor of the plugin runs here */
+}
+
+int plugin_check(const plugin_args *a, hone_err *e)
+{
+    int pipe_fd[2];
+    int64_t seconds = SECONDS;
+    verdict v = {.rows = json_array()};
+    int rc = args_whole(&seconds, a->seconds, "seconds", e);
+    if (rc == 0 && seconds < 1)
+        rc = hone_fail(e, HONE_EINVAL, "--seconds: at least 1");
+    if (rc == 0 && pipe(pipe_fd) != 0)
+        rc = file_error(e, a->words[0], "cannot make a pipe for");
+    if (rc == 0) {
+        fflush(NULL);
+        pid_t pid = fork();
+        if (pid == 0) {
+            close(pipe_fd[0]);
+            be_child(pipe_fd[1], a, seconds);
+        }
+        close(pipe_fd[1]);
+        if (pid > 0)
+            listen_to(&v, pipe_fd[0], pid, seconds);
+        else
+            rc = file_error(e, a->words[0], "cannot start a process for");
+    }
+    if (rc == 0)
+        print_verdict(&v, a);
+    if (rc == 0 && v.n_failed > 0)
+        rc = hone_fail(e, HONE_EINVAL, "%s: %d of %zu checks failed", a->words[0], v.n_failed,
+                       json_array_size(v.rows));
+    json_decref(v.rows);
+    json_decref(v.about);
+    return rc;
+}
