@@ -89,8 +89,7 @@ static const char lua_source[] =
     "\n"
     "on('data.filter', function(record)\n"
     "  if record.text and #record.text < host.config.min_bytes then\n"
-    "    return false, #record.text .. ' bytes, at least ' .. host.config.min_bytes ..
-      ' are wanted'\n"
+    "    return false, #record.text .. ' bytes, less than ' .. host.config.min_bytes\n"
     "  end\n"
     "  return true\n"
     "end)\n";

@@ -70,8 +70,8 @@
       "{\"exact_match\": {\"value\": 0.5, \"low\": 0.4, \"high\": 0.6, \"n\": 100}}, " \
       "\"examples\": {}}") \
     X(BIAS_PROBE, "bias.probe", 1, 0, 1, 1000000, \
-      "phase items: appends what is to be scored; phase score: reads ll and answer of each, " \
-      "adds to scores", \
+      "phase items: appends items {probe, group, texts: [{context, text}], prompts}; phase " \
+      "score: reads ll and answers of each, adds to scores", \
       "{\"phase\": \"items\", \"items\": [], \"scores\": {}}") \
     X(MERGE_PRE, "merge.pre", 0, 1, 1, 1000000, \
       "before a merge", \

@@ -4,6 +4,8 @@
 #include "tests/unit/aid.h"
 #include "tests/unit/aid_plugin.h"
 
+#include <pthread.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -175,6 +177,113 @@ static void test_what_is_no_plugin_is_refused(void **state)
     aid_dir_remove(dir);
 }
 
+/* ---- the binary of the first day ---- */
+
+#define OLD                                                                                        \
+    "{\"array\":[\"y\",\"y\"],\"bool\":true,\"host\":1,\"int\":7,\"json\":[\"y\",\"y\"],\"min\":"  \
+    "1.5,"                                                                                         \
+    "\"misc\":true,\"null\":null,\"read\":true,\"real\":0.5,\"sha\":\"ba7816bf\",\"types\":7650}"
+
+static void test_an_old_plugin_loads_for_ever(void **state)
+{
+    (void)state;
+    int rc;
+    hone_err e = {0};
+    trust_file f;
+    loaded *p;
+    json_t *about;
+    hooks *h = hook_new();
+    char *dir = aid_dir(), *path = path_join(dir, "old.so");
+    assert_int_equal(file_copy("tests/golden/plugin/old.so", path, &e), 0);
+    assert_int_equal(trust_open(&f, NULL, path, &e), 0);
+    if (loader_open(&p, &(loader_args){.file = &f, .hooks = h}, &e) != 0)
+        fail_msg("%s", e.msg);
+    assert_int_equal(loader_descriptor(p)->abi_minor, 0);
+    char *text = aid_emit(h, HOOK_DATA_RECORD, "{\"text\": \"x\"}", &rc, &e);
+    assert_int_equal(rc, 0);
+    assert_string_equal(text, OLD);
+    free(text);
+    free(aid_emit(h, HOOK_DATA_RECORD, "{\"text\": \"\"}", &rc, &e));
+    assert_string_equal(e.msg, "data.record: refused by old: empty");
+    free(aid_emit(h, HOOK_DATA_RECORD, "{}", &rc, &e));
+    assert_string_equal(e.msg, "data.record: old failed: no text");
+    assert_int_equal(loader_describe(&about, &f, &e), 0);
+    assert_int_equal(json_array_size(json_object_get(about, "settings")), 2);
+    assert_int_equal(json_array_size(json_object_get(about, "caps")), 1);
+    json_decref(about);
+    assert_int_equal(loader_close(p, 1000, &e), 0);
+    trust_close(&f);
+    free(path);
+    aid_dir_remove(dir);
+    hook_free(h);
+}
+
+/* ---- threads ---- */
+
+static atomic_bool emitting;
+static atomic_int n_wrong;
+
+static void *emit_while(void *arg)
+{
+    while (atomic_load(&emitting)) {
+        int rc;
+        hone_err e = {0};
+        json_t *data = json_pack("{s:s}", "text", " a ");
+        rc = hook_emit(arg, HOOK_DATA_NORMALIZE, &data, &e);
+        const char *text = json_string_value(json_object_get(data, "text"));
+        bool good = rc == 0 && (strcmp(text, "a") == 0 || strcmp(text, " a ") == 0);
+        atomic_fetch_add(&n_wrong, !good);
+        json_decref(data);
+    }
+    return NULL;
+}
+
+static void test_loaded_and_unloaded_under_load(void **state)
+{
+    (void)state;
+    enum { THREADS = 4, ROUNDS = 20 };
+    pthread_t t[THREADS];
+    hone_err e = {0};
+    hooks *h = hook_new();
+    atomic_store(&emitting, true);
+    for (int i = 0; i < THREADS; i++)
+        assert_int_equal(pthread_create(&t[i], NULL, emit_while, h), 0);
+    for (int i = 0; i < ROUNDS; i++) {
+        loaded *p = aid_plugin_open(h, "trim", NULL);
+        usleep(1000);
+        assert_int_equal(loader_close(p, 10000, &e), 0);
+    }
+    atomic_store(&emitting, false);
+    for (int i = 0; i < THREADS; i++)
+        pthread_join(t[i], NULL);
+    assert_int_equal(atomic_load(&n_wrong), 0);
+    assert_true(hook_counters(h, HOOK_DATA_NORMALIZE).modified > 0);
+    hook_free(h);
+}
+
+/* Only the points that an operator lists. */
+static void test_points_can_be_limited(void **state)
+{
+    (void)state;
+    hone_err e = {0};
+    trust_file f;
+    loaded *p;
+    hooks *h = hook_new();
+    json_t *points = json_pack("[s]", "data.filter");
+    char *dir = aid_dir(), *path = aid_plugin_copy(dir, "trim");
+    assert_int_equal(trust_open(&f, NULL, path, &e), 0);
+    assert_int_equal(loader_open(&p, &(loader_args){.file = &f, .points = points, .hooks = h}, &e),
+                     0);
+    assert_true(hook_wanted(h, HOOK_DATA_FILTER));
+    assert_false(hook_wanted(h, HOOK_DATA_NORMALIZE));
+    assert_int_equal(loader_close(p, 1000, &e), 0);
+    json_decref(points);
+    trust_close(&f);
+    free(path);
+    aid_dir_remove(dir);
+    hook_free(h);
+}
+
 int main(void)
 {
     js_start();
@@ -184,6 +293,9 @@ int main(void)
         cmocka_unit_test(test_settings_are_checked),
         cmocka_unit_test(test_another_abi_is_refused_by_field),
         cmocka_unit_test(test_what_is_no_plugin_is_refused),
+        cmocka_unit_test(test_an_old_plugin_loads_for_ever),
+        cmocka_unit_test(test_loaded_and_unloaded_under_load),
+        cmocka_unit_test(test_points_can_be_limited),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,0 +1,238 @@
+/* Plugins that do what they should not: each is refused, or contained, with a message that names
+ * plugin, hook and reason. What would take the process along is shown to `hone plugin check`. */
+#include "core/base/file.h"
+#include "core/base/js.h"
+#include "core/base/mem.h"
+#include "tests/unit/aid.h"
+#include "tests/unit/aid_plugin.h"
+
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+static loaded *open_bad(hooks *h, const char *mode)
+{
+    char *settings = mem_printf("{\"mode\": \"%s\"}", mode);
+    loaded *p = aid_plugin_open(h, "bad", settings);
+    free(settings);
+    return p;
+}
+
+/* ---- in this process ---- */
+
+static void test_what_the_point_does_not_allow(void **state)
+{
+    static const struct {
+        const char *mode;
+        hook_point p;
+        int rc;
+        const char *msg;
+    } rows[] = {
+        {"veto", HOOK_EVAL_METRIC, HONE_EDENIED,
+         "eval.metric: bad failed: nothing may be refused here"},
+        {"modify", HOOK_DATA_FILTER, HONE_EDENIED,
+         "data.filter: bad failed: nothing may be modified here"},
+        {"answer", HOOK_DATA_FILTER, HONE_EINVAL,
+         "data.filter: bad failed: it answered 42, which means nothing"},
+        {"fail", HOOK_DATA_FILTER, HONE_EINTERNAL, "data.filter: bad failed: cannot"},
+        {"polite_loop", HOOK_DATA_FILTER, HONE_EINTERNAL, "data.filter: bad failed: gave up"},
+        {"take", HOOK_EVAL_METRIC, HONE_EINVAL, "eval.metric: bad failed: it left no data"},
+        {"knot", HOOK_EVAL_METRIC, HONE_EINVAL,
+         "eval.metric: bad failed: it left data that hold themselves, or are too deep or too many"},
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        int rc;
+        hone_err e = {0};
+        hooks *h = hook_new();
+        loaded *p = open_bad(h, rows[i].mode);
+        char *text = aid_emit(h, rows[i].p, "{\"record\":{\"text\":\"x\"}}", &rc, &e);
+        assert_int_equal(rc, rows[i].rc);
+        assert_string_equal(e.msg, rows[i].msg);
+        assert_string_equal(text, "{\"record\":{\"text\":\"x\"}}"); /* as it was */
+        free(text);
+        assert_int_equal(loader_close(p, 1000, &e), 0);
+        hook_free(h);
+    }
+}
+
+/* Nothing is left of a plugin whose init fails. */
+static void test_init_that_fails(void **state)
+{
+    static const struct {
+        const char *mode, *msg;
+    } rows[] = {
+        {"init_error", "plugin bad 1.0.0: init failed: no licence for this"},
+        {"no_point", "plugin bad 1.0.0: init failed: no hook point 'data.filtre' (did you mean "
+                     "'data.filter'?)"},
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        hone_err e = {0};
+        trust_file f;
+        loaded *p;
+        hooks *h = hook_new();
+        char *dir = aid_dir(), *path = aid_plugin_copy(dir, "bad");
+        json_t *settings = json_pack("{s:s}", "mode", rows[i].mode);
+        assert_int_equal(trust_open(&f, NULL, path, &e), 0);
+        assert_true(
+            loader_open(&p, &(loader_args){.file = &f, .settings = settings, .hooks = h}, &e) < 0);
+        assert_string_equal(e.msg, rows[i].msg);
+        assert_null(p);
+        assert_false(hook_is_used(h));
+        json_decref(settings);
+        trust_close(&f);
+        free(path);
+        aid_dir_remove(dir);
+        hook_free(h);
+    }
+}
+
+static void test_two_of_one_name(void **state)
+{
+    (void)state;
+    hone_err e = {0};
+    trust_file f;
+    loaded *second;
+    hooks *h = hook_new();
+    loaded *first = aid_plugin_open(h, "trim", NULL);
+    char *dir = aid_dir(), *path = aid_plugin_copy(dir, "trim");
+    assert_int_equal(trust_open(&f, NULL, path, &e), 0);
+    assert_int_equal(loader_open(&second, &(loader_args){.file = &f, .hooks = h}, &e), HONE_EEXIST);
+    assert_string_equal(e.msg, "plugin trim 1.0.0: a plugin named 'trim' is loaded already");
+    assert_true(hook_wanted(h, HOOK_DATA_FILTER)); /* the first one is as it was */
+    assert_int_equal(loader_close(first, 1000, &e), 0);
+    trust_close(&f);
+    free(path);
+    aid_dir_remove(dir);
+    hook_free(h);
+}
+
+/* ---- in a process of its own ---- */
+
+/* What `hone plugin check` says about a file; caller frees. */
+static char *check(const char *file, const char *mode, const char *more, int *status)
+{
+    char self[PATH_MAX] = "", *dir = aid_dir(), *yaml = path_join(dir, "s.yaml");
+    hone_err e = {0};
+    assert_true(readlink("/proc/self/exe", self, sizeof self - 1) > 0);
+    for (int up = 0; up < 3; up++)
+        *strrchr(self, '/') = '\0';
+    char *settings = mem_printf("mode: %s\n", mode);
+    assert_int_equal(file_write(yaml, settings, strlen(settings), &e), 0);
+    char *command =
+        mem_printf("%s/hone plugin check %s %s%s %s 2>&1", self, file,
+                   mode[0] != '\0' ? "--settings " : "", mode[0] != '\0' ? yaml : "", more);
+    FILE *out = popen(command, "r");
+    assert_non_null(out);
+    char *text = mem_alloc(1 << 16);
+    size_t n = fread(text, 1, (1 << 16) - 1, out);
+    text[n] = '\0';
+    int rc = pclose(out);
+    *status = WIFEXITED(rc) ? WEXITSTATUS(rc) : -1;
+    free(command);
+    free(settings);
+    free(yaml);
+    aid_dir_remove(dir);
+    return text;
+}
+
+static void expect(const char *file, const char *mode, const char *more, const char *want)
+{
+    int status;
+    char *text = check(file, mode, more, &status);
+    if (strstr(text, want) == NULL)
+        fail_msg("%s: '%s' is not in: %s", mode, want, text);
+    assert_int_equal(status, 1);
+    free(text);
+}
+
+static void test_what_check_finds(void **state)
+{
+    static const struct {
+        const char *mode, *more, *want;
+    } rows[] = {
+        {"crash_init", "", "survives     -                    crashed (Segmentation fault): init"},
+        {"crash", "", "crashed (Segmentation fault): example at data.filter"},
+        {"loop", "--seconds 1", "did not come back within 1 s: example at data.filter"},
+        {"exit", "", "ended the process (status 0): example at data.filter"},
+        {"overrun", "", "crashed (Segmentation fault): example at train.batch"},
+        {"readonly", "", "crashed (Segmentation fault): example at train.batch"},
+        {"nan", "", "weight 0 is -1, must be finite and not below 0"},
+        {"leak", "", "bytes stay behind each call"},
+        {"thread", "", "it leaves 1 threads, 0 open files"},
+        {"veto", "", "eval.metric: bad failed: nothing may be refused here"},
+        {"init_error", "", "plugin bad 1.0.0: init failed: no licence for this"},
+        {"loop", "--seconds 0", "--seconds: at least 1"},
+    };
+    (void)state;
+#ifdef __SANITIZE_ADDRESS__
+    skip(); /* the sanitizer has handlers and an allocator of its own */
+#endif
+#ifdef __SANITIZE_THREAD__
+    skip();
+#endif
+    char *dir = aid_dir(), *path = aid_plugin_copy(dir, "bad");
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
+        expect(path, rows[i].mode, rows[i].more, rows[i].want);
+    free(path);
+    aid_dir_remove(dir);
+}
+
+static void test_files_that_are_not_loaded(void **state)
+{
+    (void)state;
+    char *dir = aid_dir();
+    char *nothing = aid_plugin_copy(dir, "nothing"), *lacking = aid_plugin_copy(dir, "undefined");
+    expect(nothing, "", "", "is no plugin: it does not export hone_plugin_descriptor_v1");
+    expect(lacking, "", "", "undefined symbol: hone_test_nobody_has_this");
+    chmod(lacking, 0777);
+    expect(lacking, "", "", "anyone may write the file (mode 0777): chmod o-w");
+    free(nothing);
+    free(lacking);
+    aid_dir_remove(dir);
+}
+
+static void test_a_good_one_passes(void **state)
+{
+    (void)state;
+    int status;
+    char *dir = aid_dir(), *path = aid_plugin_copy(dir, "trim"), *cases = path_join(dir, "c.jsonl");
+    static const char lines[] =
+        "{\"hook\": \"data.normalize\", \"data\": {\"text\": \" a \"}, \"answer\": \"modified\", "
+        "\"result\": {\"text\": \"a\"}}\n";
+    static const char wrong[] =
+        "{\"hook\": \"data.normalize\", \"data\": {\"text\": \"a\"}, \"answer\": \"veto\"}\n";
+    hone_err e = {0};
+    char *more = mem_printf("--cases %s", cases);
+    assert_int_equal(file_write(cases, lines, strlen(lines), &e), 0);
+    char *text = check(path, "", more, &status);
+    if (status != 0)
+        fail_msg("%s", text);
+    assert_non_null(strstr(text, "case 1: modified"));
+    free(text);
+    assert_int_equal(file_write(cases, wrong, strlen(wrong), &e), 0);
+    expect(path, "", more, "case 1: it answered continue, not veto");
+    free(more);
+    free(cases);
+    free(path);
+    aid_dir_remove(dir);
+}
+
+int main(void)
+{
+    js_start();
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_what_the_point_does_not_allow),
+        cmocka_unit_test(test_init_that_fails),
+        cmocka_unit_test(test_two_of_one_name),
+        cmocka_unit_test(test_what_check_finds),
+        cmocka_unit_test(test_files_that_are_not_loaded),
+        cmocka_unit_test(test_a_good_one_passes),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
