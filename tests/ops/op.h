@@ -58,6 +58,7 @@ typedef struct op_test {
     void (*run)(op_ctx *c, int i);
     int n_grads; /* cases of OP_GRAD: small enough for a difference by every element */
     void (*grad)(op_ctx *c, int i);
+    bool one_dtype; /* no activations: runs in F32, unless a dtype is asked for */
 } op_test;
 
 extern const op_test op_linear, op_update, op_copy, op_embed, op_norm, op_act, op_qk, op_attn,

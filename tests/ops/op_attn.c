@@ -145,7 +145,7 @@ static void run_qk_grad(op_ctx *c, int i)
     run_qk_case(c, &qk_grads[i]);
 }
 
-const op_test op_qk = {"qk", COUNT(qks), run_qk, COUNT(qk_grads), run_qk_grad};
+const op_test op_qk = {"qk", COUNT(qks), run_qk, COUNT(qk_grads), run_qk_grad, false};
 
 /* ---- attention ------------------------------------------------------------------------------- */
 
@@ -278,7 +278,7 @@ static void run_attn_grad(op_ctx *c, int i)
     run_attn_case(c, &attn_grads[i]);
 }
 
-const op_test op_attn = {"attn", COUNT(attns), run_attn, COUNT(attn_grads), run_attn_grad};
+const op_test op_attn = {"attn", COUNT(attns), run_attn, COUNT(attn_grads), run_attn_grad, false};
 
 /* ---- paged ----------------------------------------------------------------------------------- */
 
@@ -407,4 +407,4 @@ static void run_paged(op_ctx *c, int i)
     kern_do(c->d, kv_free, kv);
 }
 
-const op_test op_paged = {"paged", COUNT(pageds), run_paged, 0, NULL};
+const op_test op_paged = {"paged", COUNT(pageds), run_paged, 0, NULL, false};

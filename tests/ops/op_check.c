@@ -4,8 +4,9 @@
  *
  * test (as without a mode): results, gradients on some elements, and equal bits in two runs.
  * grad: gradients by finite differences over all elements and along eight directions, in cases of
- * their own. perf prints a time for each case. threads: equal bits on 1 to 5 threads. self makes
- * one result of test, then of grad, wrong at a time and fails where that goes unnoticed. */
+ * their own. perf prints a time for each case. bits prints a hash of each op's results. threads:
+ * equal bits on 1 to 5 threads. self makes one result of test, then of grad, wrong at a time and
+ * fails where that goes unnoticed. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -20,7 +21,6 @@ static const op_test *const tests[] = {
 
 enum { N_TESTS = sizeof tests / sizeof tests[0], SELF_CASES = 6, MAX_THREADS = 5 };
 
-/* Ops whose cases do not depend on the dtype of activations run once in each. */
 static const kern_dtype dtypes[] = {KERN_F32, KERN_BF16};
 
 typedef struct options {
@@ -50,9 +50,14 @@ static kern_dev *open_device(const options *o, int threads)
 
 /* ---- modes: how many cases of an op went wrong ----------------------------------------------- */
 
-static bool has_dtype(const options *o, kern_dtype t)
+static bool is_dtype(const options *o, kern_dtype t)
 {
-    return o->dtype == NULL || strcmp(o->dtype, kern_dtype_name(t)) == 0;
+    return strcmp(o->dtype, kern_dtype_name(t)) == 0;
+}
+
+static bool runs_in(const options *o, const op_test *t, kern_dtype dtype)
+{
+    return o->dtype != NULL ? is_dtype(o, dtype) : dtype == KERN_F32 || !t->one_dtype;
 }
 
 static int run_cases(op_ctx *c, const options *o, const op_test *t)
@@ -60,7 +65,7 @@ static int run_cases(op_ctx *c, const options *o, const op_test *t)
     int bad = 0;
     for (size_t y = 0; y < sizeof dtypes / sizeof dtypes[0]; y++) {
         c->t = dtypes[y];
-        for (int i = 0; has_dtype(o, c->t) && i < op_cases(c, t); i++) {
+        for (int i = 0; runs_in(o, t, c->t) && i < op_cases(c, t); i++) {
             op_run(c, t, i);
             bad += c->failed > 0;
         }
@@ -83,6 +88,24 @@ static int run_perf(op_ctx *c, const options *o, const op_test *t)
 {
     c->mode = OP_PERF;
     return run_cases(c, o, t);
+}
+
+/* One number for all results of an op, to compare two ways of running it. */
+static int run_bits(op_ctx *c, const options *o, const op_test *t)
+{
+    uint64_t all = 0;
+    int bad = 0;
+    c->mode = OP_BITS;
+    for (size_t y = 0; y < sizeof dtypes / sizeof dtypes[0]; y++) {
+        c->t = dtypes[y];
+        for (int i = 0; runs_in(o, t, c->t) && i < t->n_cases; i++) {
+            op_run(c, t, i);
+            bad += c->failed > 0;
+            all = (all ^ c->hash) * 0x100000001B3U;
+        }
+    }
+    printf("%016llx %s\n", (unsigned long long)all, t->name);
+    return bad;
 }
 
 /* The case on a device of its own for each number of threads. */
@@ -113,7 +136,7 @@ static int run_threads(op_ctx *c, const options *o, const op_test *t)
     c->mode = OP_BITS;
     for (size_t y = 0; y < sizeof dtypes / sizeof dtypes[0]; y++) {
         c->t = dtypes[y];
-        for (int i = 0; has_dtype(o, c->t) && i < t->n_cases; i++)
+        for (int i = 0; runs_in(o, t, c->t) && i < t->n_cases; i++)
             bad += other_threads(c, o, t, i);
     }
     return bad;
@@ -154,7 +177,7 @@ static const struct {
     int (*run)(op_ctx *c, const options *o, const op_test *t);
 } modes[] = {
     {"test", run_test}, {"grad", run_grad},       {"perf", run_perf},
-    {"self", run_self}, {"threads", run_threads},
+    {"self", run_self}, {"threads", run_threads}, {"bits", run_bits},
 };
 
 enum { N_MODES = sizeof modes / sizeof modes[0] };
@@ -211,14 +234,15 @@ static bool parse(options *o, int argc, char **argv)
             return false;
     }
     argv[n] = NULL;
-    return o->dtype == NULL || has_dtype(o, KERN_F32) || has_dtype(o, KERN_BF16);
+    return o->dtype == NULL || is_dtype(o, KERN_F32) || is_dtype(o, KERN_BF16);
 }
 
 static int usage(void)
 {
-    fprintf(stderr, "usage: op_check [test|grad|perf|threads|self] [--device cpu|cuda[:FEATURES]]\n"
-                    "                [--threads N] [--dtype f32|bf16] [--guard]\n"
-                    "                [--skip-unsupported] [OP...]\nops:");
+    fprintf(stderr,
+            "usage: op_check [test|grad|perf|threads|bits|self] [--device cpu|cuda[:FEATURES]]\n"
+            "                [--threads N] [--dtype f32|bf16] [--guard]\n"
+            "                [--skip-unsupported] [OP...]\nops:");
     for (int i = 0; i < N_TESTS; i++)
         fprintf(stderr, " %s", tests[i]->name);
     fprintf(stderr, "\n");

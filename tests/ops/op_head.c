@@ -137,7 +137,7 @@ static void run_head_grad(op_ctx *c, int i)
     run_head_case(c, &head_grads[i]);
 }
 
-const op_test op_head = {"head", COUNT(heads), run_head, COUNT(head_grads), run_head_grad};
+const op_test op_head = {"head", COUNT(heads), run_head, COUNT(head_grads), run_head_grad, false};
 
 /* ---- logits ---------------------------------------------------------------------------------- */
 
@@ -171,7 +171,7 @@ static void run_logits(op_ctx *c, int i)
     kern_do(c->d, weight_free, kw);
 }
 
-const op_test op_logits = {"logits", COUNT(logit_cases), run_logits, 0, NULL};
+const op_test op_logits = {"logits", COUNT(logit_cases), run_logits, 0, NULL, false};
 
 /* ---- sampling -------------------------------------------------------------------------------- */
 
@@ -372,4 +372,4 @@ static void run_sample(op_ctx *c, int i)
         sample_compare(c, k, rows, l);
 }
 
-const op_test op_sample = {"sample", COUNT(samples), run_sample, 0, NULL};
+const op_test op_sample = {"sample", COUNT(samples), run_sample, 0, NULL, true};

@@ -254,7 +254,7 @@ static void run_grad(op_ctx *c, int i)
     run_case(c, &grads[i]);
 }
 
-const op_test op_linear = {"linear", COUNT(cases), run, COUNT(grads), run_grad};
+const op_test op_linear = {"linear", COUNT(cases), run, COUNT(grads), run_grad, false};
 
 /* ---- weight_update --------------------------------------------------------------------------- */
 
@@ -276,4 +276,4 @@ static void run_update(op_ctx *c, int i)
     kern_do(c->d, weight_free, w);
 }
 
-const op_test op_update = {"update", 2, run_update, 0, NULL};
+const op_test op_update = {"update", 2, run_update, 0, NULL, false};

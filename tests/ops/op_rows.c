@@ -37,7 +37,7 @@ static void run_copy(op_ctx *c, int i)
         op_equal(c, "add", sum, want->v);
 }
 
-const op_test op_copy = {"copy", COUNT(copies), run_copy, 0, NULL};
+const op_test op_copy = {"copy", COUNT(copies), run_copy, 0, NULL, true};
 
 /* ---- embedding ------------------------------------------------------------------------------- */
 
@@ -76,7 +76,7 @@ static void run_embed(op_ctx *c, int i)
         op_equal(c, "dtable", dt, want);
 }
 
-const op_test op_embed = {"embed", COUNT(embeds), run_embed, 0, NULL};
+const op_test op_embed = {"embed", COUNT(embeds), run_embed, 0, NULL, false};
 
 /* ---- norm ------------------------------------------------------------------------------------ */
 
@@ -197,7 +197,7 @@ static void run_norm_grad(op_ctx *c, int i)
     run_norm_case(c, &norm_grads[i]);
 }
 
-const op_test op_norm = {"norm", COUNT(norms), run_norm, COUNT(norm_grads), run_norm_grad};
+const op_test op_norm = {"norm", COUNT(norms), run_norm, COUNT(norm_grads), run_norm_grad, false};
 
 /* ---- gated activation ------------------------------------------------------------------------ */
 
@@ -290,7 +290,7 @@ static void run_act_grad(op_ctx *c, int i)
     run_act_case(c, &act_grads[i]);
 }
 
-const op_test op_act = {"act", COUNT(acts), run_act, COUNT(act_grads), run_act_grad};
+const op_test op_act = {"act", COUNT(acts), run_act, COUNT(act_grads), run_act_grad, false};
 
 /* ---- optimizer ------------------------------------------------------------------------------- */
 
@@ -338,7 +338,7 @@ static void run_adamw(op_ctx *c, int i)
     op_equal(c, "v", v, v->v);
 }
 
-const op_test op_adamw = {"adamw", COUNT(steps), run_adamw, 0, NULL};
+const op_test op_adamw = {"adamw", COUNT(steps), run_adamw, 0, NULL, true};
 
 static void run_sumsq(op_ctx *c, int i)
 {
@@ -353,4 +353,4 @@ static void run_sumsq(op_ctx *c, int i)
         op_numbers(c, "sum", &got, &want, 1, false);
 }
 
-const op_test op_sumsq = {"sumsq", 5, run_sumsq, 0, NULL};
+const op_test op_sumsq = {"sumsq", 5, run_sumsq, 0, NULL, true};
