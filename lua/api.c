@@ -9,10 +9,11 @@
 #include "lua/value.h"
 
 #include <lauxlib.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { MAX_LINES = 10, MAX_JSON = 4 << 20, BYTES_A_STEP = 16 };
+enum { MAX_LINES = 10, MAX_COUNTER = 48, MAX_JSON = 4 << 20, BYTES_A_STEP = 16 };
 
 static api *api_of(lua_State *L)
 {
@@ -148,11 +149,17 @@ static int host_now(lua_State *L)
 
 static int host_counter(lua_State *L)
 {
-    hone_err e = {0};
+    const api *a = api_of(L);
     const char *name = luaL_checkstring(L, 1);
     double n = luaL_optnumber(L, 2, 1);
-    if (counter_add(api_of(L)->counters, name, n, &e) != 0)
-        return raise(L, &e);
+    size_t len = strspn(name, "abcdefghijklmnopqrstuvwxyz0123456789_");
+    if (len == 0 || name[len] != '\0' || len > MAX_COUNTER)
+        return luaL_error(L, "counter '%s': a name is 1 to %d of the characters a-z, 0-9 and _",
+                          name, MAX_COUNTER);
+    if (!isfinite(n) || n < 0)
+        return luaL_error(L, "counter '%s' only rises, and by a number", name);
+    if (a->hooks != NULL && a->name != NULL)
+        hook_count(a->hooks, a->name, name, n);
     return 0;
 }
 

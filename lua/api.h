@@ -2,14 +2,14 @@
 /* The table `host` that a script has: log, json, sha256, config, kv, counter, regex, now. What
  * would make a data set come out differently next time (the clock, the store) refuses inside a
  * deterministic hook. */
-#include "lua/counter.h"
+#include "core/base/hook.h"
 #include "lua/kv.h"
 #include "lua/sandbox.h"
 
 typedef struct api {
-    const char *name; /* of the plugin, for the log */
-    kv *kv;           /* NULL: there is no folder to keep it in */
-    counters *counters;
+    const char *name;   /* of the plugin, for the log */
+    kv *kv;             /* NULL: there is no folder to keep it in */
+    hooks *hooks;       /* that count for it; NULL: nobody counts */
     bool deterministic; /* of the hook that runs now; while loading too */
     int lines;          /* of the log, in this call */
 } api;

@@ -192,32 +192,49 @@ static bool has_word(const char *words, const char *s)
     return false;
 }
 
-static int word_answer(const call *k, const char *word)
+/* Why a gate says so goes to its reasons. */
+static void add_reason(const call *k, const char *word)
 {
-    if (k->f->word_to == NULL)
-        return veto(k, word);
-    json_object_set_new_nocheck(k->c->data, k->f->word_to, json_string(word));
     json_t *reasons = json_object_get(k->c->data, "reasons");
-    if (lua_type(k->L, k->answer + 1) == LUA_TSTRING && json_is_array(reasons)) {
-        json_t *why = take(k, k->answer + 1, NULL);
-        json_array_append_new(reasons,
-                              json_sprintf("%s: %s: %s", word, k->name, json_string_value(why)));
-        json_decref(why);
-    }
-    return HOOK_MODIFIED;
+    if (lua_type(k->L, k->answer + 1) != LUA_TSTRING || !json_is_array(reasons))
+        return;
+    json_t *why = take(k, k->answer + 1, NULL);
+    json_array_append_new(reasons,
+                          json_sprintf("%s: %s: %s", word, k->name, json_string_value(why)));
+    json_decref(why);
+}
+
+/* Sets a field; whether that changed anything. */
+static int set(const call *k, const char *field, json_t *v)
+{
+    bool same = json_equal(v, json_object_get(k->c->data, field));
+    json_object_set_new_nocheck(k->c->data, field, v);
+    return same ? HOOK_CONTINUE : HOOK_MODIFIED;
 }
 
 static int text_answer(const call *k)
 {
+    const form *f = k->f;
     const char *s = lua_tostring(k->L, k->answer);
-    if (has_word(k->f->words, s))
-        return word_answer(k, s);
-    if (!k->f->text)
+    if (f->stops != NULL && strcmp(s, f->stops) == 0)
+        return veto(k, s);
+    if (f->sets != NULL && strcmp(s, f->sets) == 0)
+        return set(k, s, json_true());
+    if (has_word(f->words, s)) {
+        add_reason(k, s);
+        set(k, f->word, json_string(s));
+        return HOOK_MODIFIED;
+    }
+    if (f->text == NULL)
         wrong(k, "text");
-    json_t *v = take(k, k->answer, NULL);
-    bool same = json_equal(v, json_object_get(k->c->data, k->f->first));
-    json_object_set_new_nocheck(k->c->data, k->f->first, v);
-    return same ? HOOK_CONTINUE : HOOK_MODIFIED;
+    if (f->with_text == NULL)
+        return set(k, f->text, take(k, k->answer, NULL));
+    if (lua_type(k->L, k->answer + 1) != LUA_TTABLE)
+        wrong(k, "text alone");
+    json_t *v = take(k, k->answer + 1, json_object_get(k->c->data, f->with_text));
+    set(k, f->with_text, v);
+    set(k, f->text, take(k, k->answer, NULL));
+    return HOOK_MODIFIED;
 }
 
 static int judge(const call *k)

@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MAX_IDLE = 16, MEMORY = 8 << 20, STEPS = 1000000, KV_BYTES = 1 << 20 };
+enum { MAX_IDLE = 16, MEMORY = 8 << 20, STEPS = 1000000, KV_BYTES = 1 << 20, STOP_MS = 5000 };
 
 /* One version of the script. Whoever runs it holds a reference, and so does the plugin. */
 typedef struct version {
@@ -65,7 +65,7 @@ static int try_it(lua_plugin *p, const script_source *src, json_t **header, json
     script *s = NULL;
     script_setup own = p->setup;
     own.kv = kv_new(NULL, KV_BYTES);
-    own.counters = counter_new();
+    own.hooks = NULL;
     own.streams = stream_new();
     int rc = script_open(&s, src, &own, e);
     if (rc == 0) {
@@ -74,7 +74,6 @@ static int try_it(lua_plugin *p, const script_source *src, json_t **header, json
     }
     script_close(s);
     kv_free(own.kv);
-    counter_free(own.counters);
     stream_free(own.streams);
     return rc;
 }
@@ -211,7 +210,7 @@ static void set_up(lua_plugin *p, const lua_plugin_args *a)
         .seed = a->seed,
         .settings = p->given,
         .cancel = a->cancel,
-        .counters = counter_new(),
+        .hooks = a->hooks,
         .streams = stream_new(),
     };
 }
@@ -241,13 +240,14 @@ void lua_plugin_close(lua_plugin *p)
 {
     if (p == NULL)
         return;
+    if (p->hooks != NULL && p->name != NULL)
+        hook_off(p->hooks, p->name, STOP_MS, NULL);
     pthread_mutex_lock(&p->lock);
     while (p->running > 0)
         pthread_cond_wait(&p->quiet, &p->lock);
     pthread_mutex_unlock(&p->lock);
     if (p->current != NULL)
         close_version(p->current);
-    counter_free(p->setup.counters);
     stream_free(p->setup.streams);
     kv_free(p->setup.kv);
     json_decref(p->given);
@@ -294,13 +294,11 @@ json_t *lua_plugin_info(lua_plugin *p)
 
 json_t *lua_plugin_stats(lua_plugin *p)
 {
-    json_t *counted = counter_values(p->setup.counters);
     pthread_mutex_lock(&p->lock);
-    json_t *o =
-        json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:o}", "states", (json_int_t)p->states, "running",
-                  (json_int_t)p->running, "peak_bytes", (json_int_t)p->peak, "limit_bytes",
-                  (json_int_t)p->setup.limits.memory, "poisoned", (json_int_t)p->poisoned,
-                  "reloads", (json_int_t)p->reloads, "counters", counted);
+    json_t *o = json_pack("{s:I, s:I, s:I, s:I, s:I, s:I}", "states", (json_int_t)p->states,
+                          "running", (json_int_t)p->running, "peak_bytes", (json_int_t)p->peak,
+                          "limit_bytes", (json_int_t)p->setup.limits.memory, "poisoned",
+                          (json_int_t)p->poisoned, "reloads", (json_int_t)p->reloads);
     pthread_mutex_unlock(&p->lock);
     return o;
 }

@@ -44,7 +44,7 @@ const char *lua_plugin_name(const lua_plugin *p);
  * {type, default, help, ...}}, hooks: [{point, priority}], tests: [name]}; new reference. */
 json_t *lua_plugin_info(lua_plugin *p);
 
-/* {states, peak_bytes, limit_bytes, poisoned, reloads, counters: {name: value}}; new reference. */
+/* {states, running, peak_bytes, limit_bytes, poisoned, reloads}; new reference. */
 json_t *lua_plugin_stats(lua_plugin *p);
 
 /* Reads the file again (its bytes must have `sha256` where that is not NULL). Where the new version

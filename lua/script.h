@@ -9,7 +9,6 @@
  *
  * A script belongs to one thread at a time. */
 #include "core/base/hook.h"
-#include "lua/counter.h"
 #include "lua/form.h"
 #include "lua/kv.h"
 #include "lua/sandbox.h"
@@ -38,7 +37,7 @@ typedef struct script_setup {
     const json_t *settings;
     const atomic_bool *cancel;
     kv *kv;
-    counters *counters;
+    hooks *hooks; /* that count for it; NULL: nobody does */
     streams *streams;
 } script_setup;
 

@@ -1,8 +1,10 @@
 #include "core/base/log.h"
 #include "core/base/mem.h"
+#include "lua/form.h"
 #include "tests/unit/aid.h"
 #include "tests/unit/aid_lua.h"
 
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -130,6 +132,36 @@ static void test_answers(void **state)
          "data.open: t failed: x.lua:1: flat"},
         {"train.step", "function(s) return 'stop', 'too high' end", "{'loss':9}", HONE_EVETO,
          "train.step: refused by t: too high"},
+        {"train.step", "function(s) return 'save' end", "{'save':false}", 0, "{\"save\":true}"},
+        {"train.step", "function(s) return {lr_scale = s.lr_scale / 2} end", "{'lr_scale':1.0}", 0,
+         "{\"lr_scale\":0.5}"},
+        {"data.normalize", "function(s, about) return (s:gsub('%s+', ' ')) end",
+         "{'text':'a  b','field':'text'}", 0, "{\"field\":\"text\",\"text\":\"a b\"}"},
+        {"data.tag", "function(r) return {words = #r.text} end",
+         "{'record':{'text':'a'},'tags':{}}", 0,
+         "{\"record\":{\"text\":\"a\"},\"tags\":{\"words\":1}}"},
+        {"data.pii", "function(s, about) return '<' .. about.kind .. '>' end",
+         "{'span':'x','kind':'k','replacement':'y'}", 0,
+         "{\"kind\":\"k\",\"replacement\":\"<k>\",\"span\":\"x\"}"},
+        {"data.split", "function(r) return 'val' end", "{'record':{},'split':'train'}", 0,
+         "{\"record\":{},\"split\":\"val\"}"},
+        {"data.split", "function(r) return 'test' end", "{'record':{},'split':'train'}",
+         HONE_EINVAL,
+         "data.split: t failed: x.lua:1: the answer is text; data.split takes nil, true, 'train', "
+         "'val', 'none'"},
+        {"data.template", "function(m, about) return 'x' .. about.text, {{1, 2}} end",
+         "{'messages':[],'text':'a','learn':[[0,1]]}", 0,
+         "{\"learn\":[[1,2]],\"messages\":[],\"text\":\"xa\"}"},
+        {"data.template", "function(m, about) return 'x' end",
+         "{'messages':[],'text':'a','learn':[]}", HONE_EINVAL,
+         "data.template: t failed: x.lua:1: the answer is text alone; data.template takes nil, "
+         "true, false and a reason, text and a table"},
+        {"serve.route", "function(r) return r.aliases[2] end", "{'alias':'a','aliases':['a','b']}",
+         0, "{\"alias\":\"b\",\"aliases\":[\"a\",\"b\"]}"},
+        {"bias.probe", "function(p) p.items[1] = {text = 'x'} end", "{'phase':'items','items':[]}",
+         0, "{\"items\":[{\"text\":\"x\"}],\"phase\":\"items\"}"},
+        {"drift.measure", "function(d) return {psi = 0.5} end", "{'scores':{}}", 0,
+         "{\"scores\":{\"psi\":0.5}}"},
         {"train.end", "function(s) return {} end", "{}", 0, "{}"}, /* this point fails open */
     };
     log_setup(LOG_ERROR, false);
@@ -187,6 +219,215 @@ static void test_bad_scripts_are_refused(void **state)
     }
 }
 
+/* Every point has a form, but for those that C alone may hook into. */
+static void test_every_point_has_a_form(void **state)
+{
+    (void)state;
+    for (int p = 0; p < HOOK_N_POINTS; p++) {
+        const form *f = form_of((hook_point)p);
+        const hook_info *info = hook_describe((hook_point)p);
+        assert_int_equal(f != NULL, info->example != NULL);
+        if (f == NULL)
+            continue;
+        char *text = mem_printf("on('%s', %s)", f->point, f->call);
+        aid_lua a = {0};
+        if (aid_lua_open(&a, "x.lua", text) != 0)
+            fail_msg("%s", a.e.msg);
+        int rc = aid_lua_emit(&a, f->point, info->example);
+        if (rc != 0 && rc != HONE_EVETO) /* what the reference shows runs */
+            fail_msg("%s: %s", text, a.e.msg);
+        free(text);
+        aid_lua_close(&a);
+    }
+}
+
+/* What a script does wrong, at every point: the point's policy says what goes on. */
+static void test_failures_follow_the_policy_of_the_point(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *body, *why;
+    } rows[] = {
+        {"local x = nil .. 'x'", "x.lua:1: attempt to concatenate a nil value"},
+        {"while true do end", "x.lua:1: stopped after "},
+        {"local t = {} while true do t[#t + 1] = {} end", "x.lua:1: more than 8388608 bytes"},
+        {"return function() end", "x.lua:1: the answer is no value of JSON; "},
+        {"return ('x'):rep(9 << 20)", "x.lua:1: more than 8388608 bytes of memory"},
+    };
+    log_setup(LOG_ERROR, false);
+    for (int p = 0; p < HOOK_N_POINTS; p++) {
+        const hook_info *info = hook_describe((hook_point)p);
+        if (form_of((hook_point)p) == NULL)
+            continue;
+        /* An endless loop runs for as long as the budget of the point allows: once is enough. */
+        bool long_one = info->budget_us > 50000 && p != HOOK_PROMOTE_GATE;
+        for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+            if (i == 1 && (long_one || p == HOOK_PROMOTE_GATE))
+                continue;
+            aid_lua a = {0};
+            char *text = mem_printf("on('%s', function() %s end)", info->name, rows[i].body);
+            assert_int_equal(aid_lua_open(&a, "x.lua", text), 0);
+            char *want = mem_printf("%s: t failed: %s", info->name, rows[i].why);
+            int rc = aid_lua_emit(&a, info->name, info->example);
+            if ((rc < 0) != info->fails_closed ||
+                (rc < 0 && strncmp(a.e.msg, want, strlen(want)) != 0))
+                fail_msg("%s: %s: %d %s", info->name, rows[i].body, rc, a.e.msg);
+            if (rc == 0) {
+                json_t *was = json_loads(info->example, 0, NULL);
+                assert_true(json_equal(was, a.data));
+                json_decref(was);
+            }
+            free(want);
+            free(text);
+            aid_lua_close(&a);
+        }
+    }
+    log_setup(LOG_INFO, false);
+}
+
+/* ---- new versions ---- */
+
+#define SAYS(what) "on('serve.prompt', function(text) return '" what "' end)"
+
+static const char *prompt(aid_lua *a)
+{
+    if (aid_lua_emit(a, "serve.prompt", "{'text':''}") != 0)
+        return a->e.msg;
+    return json_string_value(json_object_get(a->data, "text"));
+}
+
+static void test_reload(void **state)
+{
+    (void)state;
+    /* clang-format off */
+    static const struct {
+        const char *text, *error, *says;
+    } rows[] = {
+        {SAYS("two"), NULL, "two"},
+        {"on('serve.prompt', function( end)",
+         "t: the old version stays: x.lua:1: <name> or '...' expected near 'end'", "two"},
+        {"error('no')", "t: the old version stays: x.lua:1: no", "two"},
+        {"plugin {name='t', version='2', summary='s', tests={bad=function(t) t.eq(1, 2) end}} "
+         SAYS("three"),
+         "t: the old version stays: test 'bad': x.lua:1: got 1, wanted 2", "two"},
+        {"on('serve.response', function() end)", NULL, "two"},
+        {SAYS("four"), NULL, "four"},
+    };
+    /* clang-format on */
+    aid_lua a = {0};
+    assert_int_equal(aid_lua_open(&a, "x.lua", SAYS("one")), 0);
+    assert_string_equal(prompt(&a), "one");
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        hone_err e = {0};
+        aid_lua_write(&a, "x.lua", rows[i].text);
+        int rc = lua_plugin_reload(a.plugin, NULL, &e);
+        if (rows[i].error != NULL)
+            assert_string_equal(e.msg, rows[i].error);
+        else if (i == 4)
+            assert_non_null(strstr(e.msg, "hooks into other points or with other priorities"));
+        else
+            assert_int_equal(rc, 0);
+        assert_string_equal(prompt(&a), rows[i].says);
+    }
+    hone_err e = {0};
+    assert_int_equal(lua_plugin_reload(a.plugin, "0123", &e), HONE_EDENIED);
+    json_t *stats = lua_plugin_stats(a.plugin);
+    assert_int_equal(json_integer_value(json_object_get(stats, "reloads")), 2);
+    assert_int_equal(json_integer_value(json_object_get(stats, "states")), 1);
+    json_decref(stats);
+    aid_lua_close(&a);
+}
+
+typedef struct worker {
+    aid_lua *a;
+    atomic_bool *stop;
+    int wrong;
+    int64_t calls;
+} worker;
+
+static void *call_often(void *arg)
+{
+    worker *w = arg;
+    while (!atomic_load(w->stop)) {
+        json_t *data = json_pack("{s:s}", "text", "");
+        int rc = hook_emit(w->a->hooks, HOOK_SERVE_PROMPT, &data, NULL);
+        const char *text = json_string_value(json_object_get(data, "text"));
+        w->wrong += rc != 0 || text == NULL || (text[0] != 'a' && text[0] != 'b');
+        w->calls++;
+        json_decref(data);
+    }
+    return NULL;
+}
+
+/* No call fails, whatever is swapped in under it; every state goes. */
+static void test_reload_under_load(void **state)
+{
+    (void)state;
+    enum { WORKERS = 4, RELOADS = 40 };
+    aid_lua a = {0};
+    atomic_bool stop = false;
+    worker w[WORKERS];
+    pthread_t t[WORKERS];
+    log_setup(LOG_ERROR, false); /* late calls of a busy machine */
+    hook_breaker patient = {1000000, 1000000, 60000, 60000};
+    assert_int_equal(aid_lua_open(&a, "x.lua", SAYS("a")), 0);
+    hook_set_breaker(a.hooks, &patient);
+    for (int i = 0; i < WORKERS; i++) {
+        w[i] = (worker){.a = &a, .stop = &stop};
+        pthread_create(&t[i], NULL, call_often, &w[i]);
+    }
+    for (int i = 0; i < RELOADS; i++) {
+        aid_lua_write(&a, "x.lua", i % 2 == 0 ? SAYS("b") : SAYS("a"));
+        assert_int_equal(lua_plugin_reload(a.plugin, NULL, NULL), 0);
+    }
+    atomic_store(&stop, true);
+    for (int i = 0; i < WORKERS; i++) {
+        pthread_join(t[i], NULL);
+        assert_int_equal(w[i].wrong, 0);
+        assert_true(w[i].calls > 0);
+    }
+    json_t *stats = lua_plugin_stats(a.plugin);
+    int64_t states = json_integer_value(json_object_get(stats, "states"));
+    assert_true(states >= 1 && states <= WORKERS);
+    assert_int_equal(json_integer_value(json_object_get(stats, "running")), 0);
+    json_decref(stats);
+    aid_lua_close(&a);
+    log_setup(LOG_INFO, false);
+}
+
+static void test_a_spent_state_is_replaced(void **state)
+{
+    (void)state;
+    aid_lua a = {0};
+    log_setup(LOG_ERROR, false);
+    assert_int_equal(
+        aid_lua_open(&a, "x.lua",
+                     "local n = 0 on('serve.prompt', function(text) n = n + 1\n"
+                     "if text == 'loop' then while true do end end return '' .. n end)"),
+        0);
+    assert_string_equal(prompt(&a), "1");
+    assert_string_equal(prompt(&a), "2");
+    assert_int_equal(aid_lua_emit(&a, "serve.prompt", "{'text':'loop'}"), HONE_ELIMIT);
+    assert_string_equal(prompt(&a), "1"); /* a new one */
+    json_t *stats = lua_plugin_stats(a.plugin);
+    assert_int_equal(json_integer_value(json_object_get(stats, "poisoned")), 1);
+    json_decref(stats);
+    aid_lua_close(&a);
+    log_setup(LOG_INFO, false);
+}
+
+static void test_closing_unsubscribes(void **state)
+{
+    (void)state;
+    aid_lua a = {0};
+    assert_int_equal(aid_lua_open(&a, "x.lua", SAYS("a")), 0);
+    assert_true(hook_wanted(a.hooks, HOOK_SERVE_PROMPT));
+    lua_plugin_close(a.plugin);
+    a.plugin = NULL;
+    assert_false(hook_wanted(a.hooks, HOOK_SERVE_PROMPT));
+    aid_lua_close(&a);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -194,6 +435,12 @@ int main(void)
         cmocka_unit_test(test_settings_are_checked),
         cmocka_unit_test(test_answers),
         cmocka_unit_test(test_bad_scripts_are_refused),
+        cmocka_unit_test(test_every_point_has_a_form),
+        cmocka_unit_test(test_failures_follow_the_policy_of_the_point),
+        cmocka_unit_test(test_reload),
+        cmocka_unit_test(test_reload_under_load),
+        cmocka_unit_test(test_a_spent_state_is_replaced),
+        cmocka_unit_test(test_closing_unsubscribes),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
