@@ -214,7 +214,7 @@ deps-dev:  ## install the tools of lint, fuzz and valgrind too (apt)
 test: deps  ## all tests that need no GPU and no network; T=err runs one file
 	@$(MAKE) --no-print-directory test-run
 
-test-run: $(if $(strip $T),,all) $(UNIT_BIN) $(PLUGINS) $(TEST_PLUGINS)
+test-run: $(if $(strip $T),,$(PROGRAMS)) $(UNIT_BIN) $(PLUGINS) $(TEST_PLUGINS)
 	@JOBS=$(JOBS) tests/run $B $T
 
 asan:  ## the unit tests under AddressSanitizer and UndefinedBehaviorSanitizer
@@ -234,7 +234,7 @@ valgrind:  ## the unit tests under valgrind (leaks are errors)
 	TEST_WRAP="valgrind -q --error-exitcode=99 --leak-check=full --show-leak-kinds=definite" \
 	$(MAKE) --no-print-directory B=build-valgrind OPT="$(DEBUG)" test
 
-e2e: all  ## the end-to-end tests
+e2e: $(PROGRAMS) $(PLUGINS)  ## the end-to-end tests
 	@tests/e2e/run-all $B
 
 fault: $(if $(FAULT_SRC),$B/fault)  ## fail every system call and allocation of a write, in turn
@@ -266,7 +266,7 @@ tidy:  ## clang-tidy over every source; T=core/base/buf.c for one
 	@JOBS=$(JOBS) tests/lint/tidy $T -- $(STD) $(PKG_CFLAGS)
 
 demo: deps  ## the whole loop on the embedded model
-	@$(MAKE) --no-print-directory all
+	@$(MAKE) --no-print-directory NVCC= all
 	@examples/demo.sh $B/hone
 
 # ---- packages ------------------------------------------------------------------------------------
