@@ -87,6 +87,9 @@ int model_score(model *m, const model_batch *b, float *logp, hone_err *e);
  * (base parameters and attached terms with dA/dB); EINVAL when none does. */
 int model_backward(model *m, const model_batch *b, float *logp, hone_err *e);
 
+/* Log-probabilities of the last batch, [rows of dst, 1] of F32 on the device; nothing waits. */
+int model_logp(model *m, const kern_tensor *dst, hone_err *e);
+
 /* Full log-softmax rows on the host, one call of fn a row in order (`hone score --top`,
  * evaluation). */
 typedef int model_row_fn(void *user, int64_t row, const float *logprobs, int64_t vocab,

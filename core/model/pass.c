@@ -202,6 +202,12 @@ static int read_logp(model *m, int64_t n, float *logp, hone_err *e)
                         "log-probabilities", e);
 }
 
+int model_logp(model *m, const kern_tensor *dst, hone_err *e)
+{
+    kern_tensor src = acts_rows(&m->acts.logp, dst->rows);
+    return model_failed(m, kern_do(m->dev, copy, &src, dst), "log-probabilities", e);
+}
+
 int model_score(model *m, const model_batch *b, float *logp, hone_err *e)
 {
     pass p;

@@ -32,6 +32,14 @@ typedef struct train_length {
     double epochs;
 } train_length;
 
+/* One segment of a step: where its log-probabilities stand in `logp`, and its loss (a sum). */
+typedef struct train_seg {
+    int64_t at;
+    int32_t n;
+    float weight;
+    double loss;
+} train_seg;
+
 typedef struct train_run {
     const trainer *t;
     const train_conf *c;
@@ -43,9 +51,11 @@ typedef struct train_run {
     optim *opt;
     pack_plan plan, eval_plan;
     micro_batch batch;
-    float *coef, *logp; /* [max_tokens] */
-    double *seg_loss;   /* sums of the step's segments, in order; for the report of a bad batch */
-    size_t cap_seg_loss;
+    float *coef;        /* [max_tokens] */
+    float *logp;        /* [accumulation, max_tokens] */
+    kern_tensor losses; /* F32 [accumulation, max_tokens] on the device: logp of the step */
+    train_seg *seg;     /* of the step, in order */
+    size_t cap_seg;
     float *weight; /* of the micro-batch's examples */
     size_t cap_weight;
     progress *show;

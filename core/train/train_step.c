@@ -29,21 +29,37 @@ static window window_of(const train_run *r)
     return w;
 }
 
-/* Sums the loss, segment by segment, in order, as the examples weigh. */
-static void add_loss(train_run *r, window *w, const micro_batch *b)
+/* Remembers the segments of micro-batch i. */
+static void note_segments(train_run *r, window *w, size_t i)
 {
-    r->seg_loss =
-        mem_grow(r->seg_loss, &r->cap_seg_loss, w->n_seg + (size_t)b->n_seg, sizeof *r->seg_loss);
-    for (int s = 0; s < b->n_seg; s++) {
-        double sum = 0;
-        for (int32_t k = b->cu[s]; k < b->cu[s + 1]; k++)
-            sum -= (double)r->logp[k];
-        sum *= (double)r->weight[s];
-        r->seg_loss[w->n_seg++] = sum;
-        w->loss += sum;
-    }
+    const micro_batch *b = &r->batch;
+    r->seg = mem_grow(r->seg, &r->cap_seg, w->n_seg + (size_t)b->n_seg, sizeof *r->seg);
+    for (int s = 0; s < b->n_seg; s++)
+        r->seg[w->n_seg++] = (train_seg){.at = (int64_t)i * r->len.max_tokens + b->cu[s],
+                                         .n = b->cu[s + 1] - b->cu[s],
+                                         .weight = r->weight[s]};
 }
 
+/* Sums the losses, segment by segment, in order, as the examples weigh. */
+static int read_losses(train_run *r, window *w, hone_err *e)
+{
+    kern_dev *dev = model_device(r->t->model);
+    size_t bytes = w->n * (size_t)r->len.max_tokens * sizeof *r->logp;
+    int rc = kern_do(dev, read, r->logp, r->losses.data, bytes);
+    if (rc != 0)
+        return hone_fail(e, rc, "losses: %s", dev->err);
+    for (size_t s = 0; s < w->n_seg; s++) {
+        train_seg *seg = &r->seg[s];
+        double sum = 0;
+        for (int64_t k = seg->at; k < seg->at + seg->n; k++)
+            sum -= (double)r->logp[k];
+        seg->loss = sum * (double)seg->weight;
+        w->loss += seg->loss;
+    }
+    return 0;
+}
+
+/* Nothing waits here: a card works on this one while the next is made ready. */
 static int run_batch(train_run *r, window *w, size_t i, hone_err *e)
 {
     micro_batch *b = &r->batch;
@@ -64,10 +80,13 @@ static int run_batch(train_run *r, window *w, size_t i, hone_err *e)
                      .training = true,
                      .seed = (uint64_t)r->c->seed,
                      .offset = (uint64_t)r->s.tokens};
-    rc = model_backward(r->t->model, &m, r->logp, e);
+    kern_tensor losses = kern_rows(&r->losses, (int64_t)i * r->len.max_tokens, b->n);
+    rc = model_backward(r->t->model, &m, NULL, e);
+    if (rc == 0)
+        rc = model_logp(r->t->model, &losses, e);
     if (rc != 0)
         return rc;
-    add_loss(r, w, b);
+    note_segments(r, w, i);
     r->s.tokens += b->n;
     r->window_tokens += b->n;
     return 0;
@@ -95,7 +114,7 @@ static int write_rows(const train_run *r, const window *w, const char *path, hon
                 json_pack("{s:I, s:I, s:s, s:I, s:I, s:I, s:o}", "step", (json_int_t)r->s.step + 1,
                           "micro_batch", (json_int_t)b, "file", d->sources[row->source].path,
                           "line", (json_int_t)row->line, "tokens", (json_int_t)s->n, "supervised",
-                          (json_int_t)s->n_targets, "loss", real(r->seg_loss[seg++]));
+                          (json_int_t)s->n_targets, "loss", real(r->seg[seg++].loss));
             char *line = js_text(o, false);
             buf_str(&text, line);
             buf_char(&text, '\n');
@@ -116,7 +135,7 @@ static void name_row(const train_run *r, const window *w, char *dst, size_t cap)
     const dataset *d = r->t->train->d;
     uint32_t from = r->plan.start[w->first];
     size_t bad = 0;
-    while (bad < w->n_seg && isfinite(r->seg_loss[bad]))
+    while (bad < w->n_seg && isfinite(r->seg[bad].loss))
         bad++;
     const data_sample *s = &d->samples[r->plan.order[from + (bad < w->n_seg ? bad : 0)]];
     const data_row *row = &d->rows[s->row];
@@ -185,6 +204,8 @@ int train_step(train_run *r, hone_err *e)
     int rc = param_zero_grad(r->t->params, e);
     for (size_t i = 0; rc == 0 && i < w.n; i++)
         rc = run_batch(r, &w, i, e);
+    if (rc == 0)
+        rc = read_losses(r, &w, e);
     if (rc == 0)
         rc = optim_grad_norm(r->opt, &r->grad_norm, e);
     if (rc == 0 && !(isfinite(w.loss) && isfinite(r->grad_norm)))

@@ -16,6 +16,19 @@ const char *train_status_name(train_status s)
 
 /* ---- start and end ---- */
 
+static int make_losses(train_run *r, hone_err *e)
+{
+    kern_dev *dev = model_device(r->t->model);
+    int64_t n = r->c->accumulation * r->len.max_tokens;
+    void *p = NULL;
+    int rc = kern_do(dev, alloc, (size_t)n * sizeof(float), &p);
+    if (rc != 0)
+        return hone_fail(e, rc, "losses of a step: %s", dev->err);
+    r->losses = kern_mat(KERN_F32, n, 1, p);
+    r->logp = mem_array((size_t)n, sizeof *r->logp);
+    return 0;
+}
+
 static int set_up(train_run *r, hone_err *e)
 {
     const train_conf *c = r->c;
@@ -39,6 +52,8 @@ static int set_up(train_run *r, hone_err *e)
     train_length_show(r);
     rc = train_memory_plan(r, e);
     if (rc == 0)
+        rc = make_losses(r, e);
+    if (rc == 0)
         rc = optim_new(&r->opt, r->t->params, &o, e);
     if (rc == 0)
         rc = train_memory_prove(r, e);
@@ -47,7 +62,6 @@ static int set_up(train_run *r, hone_err *e)
     if (rc != 0)
         return rc;
     r->coef = mem_array((size_t)r->len.max_tokens, sizeof *r->coef);
-    r->logp = mem_array((size_t)r->len.max_tokens, sizeof *r->logp);
     pack_epoch(&r->plan, r->t->train, &r->pack, r->s.epoch);
     return train_report_resume(r, e);
 }
@@ -56,12 +70,13 @@ static void tear_down(train_run *r)
 {
     progress_free(r->show);
     optim_free(r->opt);
+    kern_do(model_device(r->t->model), release, r->losses.data);
     pack_plan_free(&r->plan);
     pack_plan_free(&r->eval_plan);
     micro_batch_free(&r->batch);
     free(r->coef);
     free(r->logp);
-    free(r->seg_loss);
+    free(r->seg);
     free(r->weight);
     json_decref(r->s.history);
 }
