@@ -57,7 +57,9 @@ EMUFLAGS  = -std=c++17 $(OPT) -DEMU -I. -Itests/emu -fPIC -fvisibility=hidden -W
 
 # ---- sources are found, not listed ---------------------------------------------------------------
 LIB_DIRS := $(wildcard core kernels/cpu adapters serve plugins lua)
-LIB_SRC  := $(sort $(wildcard kernels/*.c) \
+# What the CUDA backend has in plain C stands in both: its tests need no nvcc.
+CUDA_C   := $(sort $(wildcard kernels/cuda/*.c))
+LIB_SRC  := $(sort $(wildcard kernels/*.c) $(CUDA_C) \
               $(shell find $(LIB_DIRS) -name '*.c' -not -path 'plugins/bundled/*'))
 CLI_SRC  := $(sort $(wildcard cli/*.c))
 UNIT_SRC := $(sort $(wildcard tests/unit/test_*.c))
@@ -88,7 +90,10 @@ UNIT_BIN := $(if $(strip $T),$(T:%=$B/tests/unit/test_%),$(call exe,$(UNIT_SRC))
 
 comma    := ,
 CUDA_LIB := $(if $(NVCC),$(if $(CUDA_SRC),$B/lib/libhone_cuda.so))
-EMU_OBJ  := $(CUDA_SRC:%.cu=$B/emu/%.o) $(EMU_SRC:%.cc=$B/emu/%.o)
+CUDA_PIC := $(CUDA_C:%.c=$B/pic/%.o) $B/pic/kernels/view.o
+# cuBLASLt has a stand-in there.
+EMU_OBJ  := $(patsubst %.cu,$B/emu/%.o,$(filter-out %/gemm_lt.cu,$(CUDA_SRC))) \
+            $(EMU_SRC:%.cc=$B/emu/%.o)
 
 Q        := $(if $V,,@)
 say       = $(if $V$(findstring s,$(firstword -$(MAKEFLAGS))),,@echo "$1 $2")
@@ -136,7 +141,7 @@ cuda: $(CUDA_LIB)  ## the CUDA backend alone
 
 emu: $B/emu/libhone_cuda.so  ## the CUDA backend on an emulated card
 
-$B/lib/libhone_cuda.so: $(CUDA_SRC:%.cu=$B/%.cu.o) $B/pic/kernels/view.o
+$B/lib/libhone_cuda.so: $(CUDA_SRC:%.cu=$B/%.cu.o) $(CUDA_PIC)
 	$(call say,LD,$@)
 	@mkdir -p $(@D)
 	$Q$(NVCC) -shared -cudart static -o $@ $^ -Xcompiler -fvisibility=hidden -ldl -lpthread
@@ -151,7 +156,7 @@ $B/pic/%.o: %.c Makefile
 	@mkdir -p $(@D)
 	$Q$(CC) $(STD) $(OPT) $(WARN) $(WERROR) $(SAN) -fPIC -fvisibility=hidden -MMD -MP -c -o $@ $<
 
-$B/emu/libhone_cuda.so: $(EMU_OBJ) $B/pic/kernels/view.o
+$B/emu/libhone_cuda.so: $(EMU_OBJ) $(CUDA_PIC)
 	$(call say,LD,$@)
 	$Q$(CXX) -shared $(SAN) -o $@ $^
 
@@ -165,7 +170,7 @@ $B/emu/%.o: %.cc Makefile
 	@mkdir -p $(@D)
 	$Q$(CXX) $(EMUFLAGS) -MMD -MP -c -o $@ $<
 
--include $(EMU_OBJ:.o=.d) $(CUDA_SRC:%.cu=$B/%.cu.d) $B/pic/kernels/view.d
+-include $(EMU_OBJ:.o=.d) $(CUDA_SRC:%.cu=$B/%.cu.d) $(CUDA_PIC:.o=.d)
 
 # ---- plugins -------------------------------------------------------------------------------------
 # A plugin sees the header as one that is built elsewhere does.

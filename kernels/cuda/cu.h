@@ -96,8 +96,18 @@ typedef struct cu_gemm_args {
     kern_tensor a, b, c;
     bool ta, tb;
     float alpha, beta;
+    const void *bias; /* [n] in c's dtype, added to every row; NULL: none; not with k 0 */
 } cu_gemm_args;
 int cu_gemm(kern_dev *d, const cu_gemm_args *g);
+/* The plain case: alpha 1, beta 0 (`add`: 1), no bias. */
+static inline cu_gemm_args cu_gemm_of(const char *what, kern_tensor a, bool ta, kern_tensor b,
+                                      bool tb, kern_tensor c, bool add)
+{
+    cu_gemm_args g = {what, a, b, c, ta, tb, 1.0F, add ? 1.0F : 0.0F, NULL};
+    return g;
+}
+/* What both implementations refuse; *k is the length of the sums. */
+int cu_gemm_check(kern_dev *d, const cu_gemm_args *g, int64_t *k);
 int cu_gemm_open(kern_dev *d);
 void cu_gemm_close(kern_dev *d);
 
@@ -169,6 +179,7 @@ struct kern_weight {
     bool need_dx, trainable;
     kern_tensor w; /* [out, in], device */
     float *bias;   /* [out], device; NULL: none */
+    void *bias_c;  /* the same in the compute dtype, as products add it; for F32 bias itself */
 };
 
 #define CU_OP(name, args) int cu_op_##name args;

@@ -29,6 +29,9 @@ static void run(const cu_gemm_args &g)
             sum *= g.alpha;
             if (g.beta != 0)
                 sum += g.beta * get(&g.c, i, j, false);
+            if (g.bias != nullptr)
+                sum += g.c.dtype == KERN_F32 ? ((const float *)g.bias)[j]
+                                             : to_f32(((const bf16 *)g.bias)[j]);
             if (g.c.dtype == KERN_F32)
                 *(float *)cu_at(&g.c, i, j) = sum;
             else
@@ -38,13 +41,8 @@ static void run(const cu_gemm_args &g)
 
 int cu_gemm(kern_dev *d, const cu_gemm_args *g)
 {
-    int64_t m = g->c.rows, n = g->c.cols, k = g->ta ? g->a.rows : g->a.cols;
-    int rc = cu_shape(d, g->what, &g->a, g->ta ? k : m, g->ta ? m : k);
-    if (rc == 0)
-        rc = cu_shape_of(d, g->what, &g->b, g->a.dtype, g->tb ? n : k, g->tb ? k : n);
-    if (rc == 0 && g->c.dtype != g->a.dtype && g->c.dtype != KERN_F32)
-        rc = cu_fail(d, KERN_EUNSUPPORTED, "%s: %s from %s", g->what, kern_dtype_name(g->c.dtype),
-                     kern_dtype_name(g->a.dtype));
+    int64_t k;
+    int rc = cu_gemm_check(d, g, &k);
     if (rc != 0)
         return rc;
     cu_gemm_args copy = *g;
