@@ -55,3 +55,51 @@ static inline int tune_sumsq(int64_t n)
     int64_t parts = (n + 4095) / 4096;
     return parts < 1 ? 1 : parts > 1024 ? 1024 : (int)parts;
 }
+
+/* ---- products of few rows ---- */
+
+/* Rows up to which gemv.cu is faster than a product by tiles; outputs of a block (both fixed by the
+ * shape of the tensor cores' product); elements of k that a warp takes at once. */
+enum { TUNE_GEMV_ROWS = 8, TUNE_GEMV_TILE = 16, TUNE_GEMV_STEP = 128 };
+
+typedef struct tune_gemv_plan {
+    int warps;  /* a block */
+    int splits; /* blocks that share the sums of the same outputs */
+} tune_gemv_plan;
+
+/* Enough warps to keep the memory of a large card busy: 1024 warps have 4 MB in flight, and 4.8
+ * TB/s over 0.7 us are 3.4 MB. More warps a block first, since they share at no cost; then more
+ * blocks, for which a second launch adds up. No warp without a step of its own. */
+static inline tune_gemv_plan tune_gemv(int64_t out, int64_t in)
+{
+    enum { ENOUGH = 1024 };
+    int64_t tiles = (out + TUNE_GEMV_TILE - 1) / TUNE_GEMV_TILE;
+    int64_t steps = (in + TUNE_GEMV_STEP - 1) / TUNE_GEMV_STEP;
+    tune_gemv_plan p = {4, 1};
+    while (p.warps > 1 && p.warps > steps)
+        p.warps /= 2;
+    while (p.warps < 16 && tiles * p.warps < ENOUGH && p.warps * 2 <= steps)
+        p.warps *= 2;
+    while (p.splits < 8 && tiles * p.warps * p.splits < ENOUGH && p.warps * p.splits * 2 <= steps)
+        p.splits *= 2;
+    return p;
+}
+
+/* ---- head ---- */
+
+/* Rows whose logits exist at once: at most 512 MiB of f32, in multiples of 128 (tiles of a product)
+ * unless fewer rows are wanted or fit; 4096 rows fill any card. */
+static inline int64_t tune_head_rows(int64_t n_rows, int64_t vocab)
+{
+    int64_t most = ((int64_t)512 << 20) / (vocab * 4);
+    most = most < 1 ? 1 : most >= 128 ? most / 128 * 128 : most;
+    most = most > 4096 ? 4096 : most;
+    return n_rows < most ? n_rows : most;
+}
+
+/* Threads for a row of logits, four at a time. */
+static inline int tune_head_threads(int64_t vocab)
+{
+    int64_t t = (vocab / 4 + 31) / 32 * 32;
+    return t < 32 ? 32 : t > 512 ? 512 : (int)t;
+}

@@ -34,6 +34,8 @@ static const linear_case cases[] = {
     {.n = 40, .in = 70, .parts = 2, .out = {150, 64}, .r = {8, 8}, .bias = true, .dw = true, .dense = true, .w = KERN_F32},
     {.n = 1100, .in = 20, .parts = 1, .out = {24}, .dw = true, .dense = true, .w = KERN_BF16},
     {.n = 100, .in = 640, .parts = 1, .out = {336}, .add = true, .dense = true, .w = KERN_BF16},
+    {.n = 8, .in = 136, .parts = 1, .out = {40}, .r = {8}, .add = true, .dense = true, .w = KERN_BF16},
+    {.n = 5, .in = 4104, .parts = 2, .out = {20, 13}, .r = {4, 0}, .bias = true, .w = KERN_BF16},
     {.n = 70, .in = 1, .parts = 1, .out = {1}, .r = {1}, .bias = true, .dw = true, .w = KERN_F32},
 };
 
