@@ -529,6 +529,18 @@ cudaError_t cudaMemsetAsync(void *p, int v, size_t n, cudaStream_t)
     return cudaSuccess;
 }
 
+cudaError_t cudaMemset2DAsync(void *p, size_t pitch, int v, size_t width, size_t height,
+                              cudaStream_t)
+{
+    emu::submit([=] {
+        open_memory(true);
+        for (size_t r = 0; r < height; r++)
+            memset((char *)p + r * pitch, v, width);
+        open_memory(false);
+    });
+    return cudaSuccess;
+}
+
 /* ---- the card -------------------------------------------------------------------------------- */
 
 const char *cudaGetErrorString(cudaError_t e)

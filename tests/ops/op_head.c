@@ -18,7 +18,7 @@ typedef struct head_case {
 static const head_case heads[] = {
     {1, 8, 11, 1, true, false},     {17, 48, 100, 2, true, true},   {33, 64, 257, 1, true, false},
     {5, 17, 33, 0, true, true},     {129, 32, 130, 3, false, true}, {40, 96, 1000, 5, false, false},
-    {300, 16, 512, 1, true, false},
+    {300, 16, 512, 1, true, false}, {3, 20, 4501, 1, true, true},   {8300, 3, 5, 2, true, true},
 };
 
 static const head_case head_grads[] = {
@@ -143,7 +143,8 @@ const op_test op_head = {"head", COUNT(heads), run_head, COUNT(head_grads), run_
 
 static const struct {
     int64_t n, h, vocab, rows; /* rows 0: all in order */
-} logit_cases[] = {{1, 8, 11, 0}, {17, 48, 100, 3}, {5, 64, 257, 0}, {9, 33, 130, 20}};
+} logit_cases[] = {
+    {1, 8, 11, 0}, {17, 48, 100, 3}, {5, 64, 257, 0}, {9, 33, 130, 20}, {3, 4104, 40, 2}};
 
 static void run_logits(op_ctx *c, int i)
 {
