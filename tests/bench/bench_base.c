@@ -63,6 +63,14 @@ static void emit_to_nobody(void *arg)
             abort();
 }
 
+/* More than any request or training step asks. */
+static void ask_all_points(void *arg)
+{
+    for (int p = 0; p < HOOK_N_POINTS; p++)
+        if (hook_wanted(arg, (hook_point)p))
+            abort();
+}
+
 static int listen_only(hook_call *call, void *user, hone_err *e)
 {
     (void)call;
@@ -100,6 +108,7 @@ int main(void)
     hooks *h = hook_new();
     log_setup(LOG_ERROR, false);
     bench("hook_wanted, nobody listens", N, "calls", emit_to_nobody, h);
+    bench("all hook points once, nobody listens", 1, "requests", ask_all_points, h);
     hook_on(h, HOOK_TRAIN_STEP, "x", 0, listen_only, NULL, NULL);
     bench("hook_emit, one subscriber", 1, "calls", emit_to_one, h);
     queue_free(q);

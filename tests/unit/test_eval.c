@@ -1,5 +1,6 @@
 /* Metrics on a tiny model: figures worked out by hand from scores and answers taken another way. */
 #include "core/base/file.h"
+#include "core/base/js.h"
 #include "core/base/mem.h"
 #include "core/eval/eval.h"
 #include "core/eval/eval_int.h"
@@ -376,6 +377,56 @@ static void test_scores_of_probes(void **state)
     assert_string_equal(e.msg, "there is nothing to evaluate: no data, and no probe");
 }
 
+static const char *given; /* what the metric answers as scores, as JSON */
+
+static int give(hook_call *call, void *user, hone_err *e)
+{
+    json_t *scores;
+    (void)user;
+    if (json_integer_value(json_object_get(call->data, "line")) == 2 && given[0] == '1')
+        return HOOK_CONTINUE;
+    assert_int_equal(js_parse(&scores, given + 1, strlen(given + 1), e), 0);
+    json_object_set_new(call->data, "scores", scores);
+    return HOOK_MODIFIED;
+}
+
+/* Scores of subscribers are metrics with intervals, compared pair by pair. */
+static void test_scores_of_hooks_are_held_to_something(void **state)
+{
+    static const struct {
+        const char *given, *msg;
+    } rows[] = {
+        {"0{\"a\": \"x\"}", "eval.metric: score 'a' is not a number"},
+        {"0{\"perplexity\": 1}", "eval.metric: score 'perplexity' has the name of a metric"},
+        {"1{\"a\": 1}", "eval.metric: line 2 has no score 'a'"},
+    };
+    (void)state;
+    hone_err e = {0};
+    json_t *r = NULL, *c = NULL;
+    hooks *h = hook_new();
+    put("{\"text\": \"ab\"}\n{\"text\": \"cd\"}\n");
+    hook_on(h, HOOK_EVAL_METRIC, "test", 0, give, NULL, NULL);
+    eval_options o = options("perplexity");
+    o.hooks = h;
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        given = rows[i].given;
+        assert_true(eval_run(&r, &o, &e) < 0);
+        assert_non_null(strstr(e.msg, rows[i].msg));
+    }
+    given = "0{\"a\": {\"value\": 2, \"smaller_is_better\": true, \"info\": true}}";
+    if (eval_run(&r, &o, &e) != 0)
+        fail_msg("%s", e.msg);
+    assert_true(figure(r, "a", "value") == 2 && figure(r, "a", "low") == 2);
+    assert_int_equal(eval_compare(&c, r, r, &e), 0);
+    json_t *a = json_object_get(json_object_get(c, "metrics"), "a");
+    assert_true(json_is_true(json_object_get(a, "smaller_is_better")));
+    assert_true(json_is_true(json_object_get(a, "info"))); /* the gate passes it over */
+    assert_string_equal(json_string_value(json_object_get(a, "unit")), "score");
+    json_decref(c);
+    json_decref(r);
+    hook_free(h);
+}
+
 static void test_refusals(void **state)
 {
     (void)state;
@@ -409,6 +460,7 @@ int main(void)
         cmocka_unit_test(test_hooks_add_metrics),
         cmocka_unit_test(test_a_probe_is_given_what_the_model_says),
         cmocka_unit_test(test_scores_of_probes),
+        cmocka_unit_test(test_scores_of_hooks_are_held_to_something),
         cmocka_unit_test(test_refusals),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);

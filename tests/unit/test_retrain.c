@@ -304,6 +304,43 @@ static void test_gate_can_refuse(void **state)
     retrain_conf_free(&c);
 }
 
+/* Adds a score, and sees that histograms count every example once. */
+static int measure(hook_call *call, void *user, hone_err *e)
+{
+    json_int_t *n = user;
+    size_t i;
+    json_t *one;
+    const json_t *now = json_object_get(json_object_get(call->data, "current"), "prompt_bytes");
+    (void)e;
+    json_array_foreach (json_object_get(now, "counts"), i, one) {
+        *n += json_integer_value(one);
+    }
+    json_object_set_new(json_object_get(call->data, "scores"), "mine", json_real(0.25));
+    return HOOK_MODIFIED;
+}
+
+static void test_drift_is_measured(void **state)
+{
+    (void)state;
+    retrain_conf c = conf("{}");
+    json_int_t n = 0;
+    hooks *h = hook_new();
+    hook_on(h, HOOK_DRIFT_MEASURE, "script", 0, measure, &n, NULL);
+    add_questions(12);
+    json_t *report = retrain_or_fail(&c, h), *drift = json_object_get(report, "drift");
+    json_t *scores = json_object_get(drift, "scores");
+    assert_int_equal(n, 12);
+    assert_int_equal(json_integer_value(json_object_get(drift, "n_current")), 12);
+    assert_true(json_integer_value(json_object_get(drift, "n_reference")) > 0);
+    assert_true(json_real_value(json_object_get(scores, "mine")) == 0.25);
+    assert_true(json_real_value(json_object_get(scores, "psi.prompt_bytes")) >= 0);
+    assert_string_equal(text(json_array_get(json_object_get(report, "plugins"), 0), "name"),
+                        "script");
+    json_decref(report);
+    hook_free(h);
+    retrain_conf_free(&c);
+}
+
 static void test_manual_promotion(void **state)
 {
     (void)state;
@@ -425,6 +462,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(test_feedback_becomes_a_better_model),
         TEST(test_gate_can_refuse),
+        TEST(test_drift_is_measured),
         TEST(test_manual_promotion),
         TEST(test_too_little_and_bad_settings),
         TEST(test_examples),
