@@ -76,6 +76,7 @@ EMU_SRC  := $(sort $(wildcard tests/emu/*.cc))
 # Each a shared object of its own, made of one file and plugins/hone_plugin.h.
 PLUGIN_SRC := $(sort $(wildcard plugins/bundled/*.c))
 TEST_PLUGIN_SRC := $(sort $(wildcard tests/plugins/*.c))
+SCRIPTS  := $(sort $(wildcard lua/bundled/*.lua))
 
 obj       = $(1:%.c=$B/%.o)
 exe       = $(1:%.c=$B/%)
@@ -286,6 +287,8 @@ install: all  ## install the program under prefix=/usr/local
 	install -D -m 644 plugins/hone_plugin.h $(DESTDIR)$(prefix)/include/hone_plugin.h
 	for so in $(PLUGINS); do \
 	  install -D -m 755 $$so $(DESTDIR)$(prefix)/lib/hone/plugins/$${so##*/} || exit 1; done
+	for lua in $(SCRIPTS); do \
+	  install -D -m 644 $$lua $(DESTDIR)$(prefix)/lib/hone/plugins/$${lua##*/} || exit 1; done
 	install -D -m 644 LICENSE $(DESTDIR)$(prefix)/share/doc/hone/LICENSE
 	install -D -m 644 README.md $(DESTDIR)$(prefix)/share/doc/hone/README.md
 

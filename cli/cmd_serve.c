@@ -143,6 +143,7 @@ static int serve(const serve_conf *conf, const char *config, hone_err *e)
                  : extend_open(&a.extend, conf->plugins, config, conf->state_dir, e);
     if (rc == 0) {
         a.hooks = extend_hooks(a.extend);
+        extend_log(a.extend);
         rc = start(&a, e);
     }
     if (rc == 0) {

@@ -1,5 +1,6 @@
 #include "cli/extend.h"
 
+#include "core/base/buf.h"
 #include "core/base/file.h"
 #include "core/base/log.h"
 #include "core/base/mem.h"
@@ -483,21 +484,45 @@ bool extend_is_object(const char *path)
 
 /* ---- telling ---- */
 
-void extend_say(const extend *x)
+/* "trim 1.0.0: data.normalize data.filter" of each. */
+static void each_line(const extend *x, void (*fn)(const char *line))
 {
     const char *point;
     size_t i;
     json_t *one, *v, *all = hook_report(x->hooks);
     json_array_foreach (all, i, one) {
+        buf b;
         const char *version = json_string_value(json_object_get(one, "version"));
-        fprintf(stderr, "plugin      %s %s:", json_string_value(json_object_get(one, "name")),
-                version != NULL ? version : "");
+        buf_init(&b, 1 << 16);
+        buf_printf(&b, "%s %s:", json_string_value(json_object_get(one, "name")),
+                   version != NULL ? version : "");
         json_object_foreach (json_object_get(one, "points"), point, v) {
-            fprintf(stderr, " %s", point);
+            buf_printf(&b, " %s", point);
         }
-        fputc('\n', stderr);
+        fn(b.data);
+        buf_free(&b);
     }
     json_decref(all);
+}
+
+static void say_line(const char *line)
+{
+    fprintf(stderr, "plugin      %s\n", line);
+}
+
+static void log_loaded(const char *line)
+{
+    log_info("plugins", "%s", line);
+}
+
+void extend_say(const extend *x)
+{
+    each_line(x, say_line);
+}
+
+void extend_log(const extend *x)
+{
+    each_line(x, log_loaded);
 }
 
 static void print_row(const hook_row *row, void *user)

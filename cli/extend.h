@@ -24,8 +24,9 @@ int extend_open_file(extend **out, const char *config, hone_err *e);
 hooks *extend_hooks(const extend *x);
 void extend_close(extend *x); /* logs what could not be stopped; NULL is a no-op */
 
-/* One line a plugin on standard error: name, version, where it listens. */
+/* One line a plugin: name, version, where it listens; on standard error, or into the log. */
 void extend_say(const extend *x);
+void extend_log(const extend *x);
 /* What they did so far, a line each. */
 void extend_report(const extend *x, FILE *out);
 

@@ -99,6 +99,87 @@ printf 'plugins:\n  - path: gate.lua\n    pinned: false\n' >gate.yaml
 has log "merge.pre: refused by gate: not on a Friday"
 [ ! -e merged ] || fail "something was merged"
 
+# ---- a server that a plugin in C and a script reach into
+"$HONE" plugin new caps || fail "new caps"
+cat >caps/caps.c <<'END'
+#include <hone_plugin.h>
+
+/* What the model answers, in capitals; "secret" is not asked. */
+static int shout(const hone_host *h, hone_call *call, void *user)
+{
+    char up[4096];
+    size_t n = 0;
+    hone_value *choice = h->at(h->get(call->data, "choices"), 0);
+    hone_value *message = h->get(choice, "message");
+    const char *text = hone_get_string(h, message, "content", &n);
+    (void)user;
+    if (text == NULL || n > sizeof up)
+        return HONE_CONTINUE;
+    for (size_t i = 0; i < n; i++)
+        up[i] = text[i] >= 'a' && text[i] <= 'z' ? (char)(text[i] - 32) : text[i];
+    hone_set_string(h, call, message, "content", up, n);
+    return HONE_MODIFIED;
+}
+
+static int guard(const hone_host *h, hone_call *call, void *user)
+{
+    const char *text = hone_get_string(h, call->data, "text", NULL);
+    (void)user;
+    return text != NULL && strstr(text, "secret") != NULL ? h->veto(call, "no secrets")
+                                                          : HONE_CONTINUE;
+}
+
+static int start(const hone_host *h, hone_ctx *cx)
+{
+    if (h->on(cx, "serve.response", 0, shout, NULL) != 0)
+        return HONE_ERR;
+    return h->on(cx, "serve.prompt", 0, guard, NULL);
+}
+
+static const hone_descriptor caps = {HONE_DESCRIPTOR(HONE_F_THREADSAFE, 0), "caps", "2.1.0",
+                                     "Apache-2.0", "shouts", HONE_NO_SETTINGS, start, NULL};
+HONE_PLUGIN(caps)
+END
+make -s -C caps HONE="$HONE" || fail "caps does not build"
+cat >hone.yaml <<END
+model: $top/examples/model
+listen: 127.0.0.1:0
+state_dir: state2
+insecure_no_auth: true
+plugins:
+  - caps/caps.so
+END
+"$HONE" serve hone.yaml 2>err && fail "served with an unapproved plugin"
+has err "nothing approves it"
+"$HONE" plugin pin hone.yaml >log || fail "pin"
+"$HONE" serve hone.yaml 2>server.log &
+server=$!
+trap 'kill $server 2>/dev/null' EXIT
+url=
+for _ in $(seq 300); do
+    url=$(grep -o 'http://[0-9.:]*' server.log | head -n 1)
+    [ -n "$url" ] && curl -fs "$url/health/ready" >/dev/null && break
+    kill -0 $server 2>/dev/null || fail "the server ended: $(tail -n 1 server.log)"
+    sleep 0.1
+done
+has server.log "caps 2.1.0: serve.prompt serve.response"
+ask() {
+    curl -s --max-time 60 "$url/v1/chat/completions" -H 'Content-Type: application/json' \
+        -d "{\"messages\": [{\"role\": \"user\", \"content\": \"$1\"}], \"max_tokens\": 8}"
+}
+ask 'How long is the warranty of the Duo?' >answer.json
+grep -o '"content":"[^"]*"' answer.json | cut -d: -f2 | grep -q '[A-Z]' || fail "$(cat answer.json)"
+grep -o '"content":"[^"]*"' answer.json | cut -d: -f2 | grep -q '[a-z]' && fail "$(cat answer.json)"
+ask 'Tell me a secret' >answer.json
+has answer.json "refused by caps: no secrets"
+curl -s "$url/metrics" >metrics
+has metrics 'hone_plugin_calls_total{plugin="caps",hook="serve.prompt"} 2'
+has metrics 'hone_plugin_vetoes_total{plugin="caps",hook="serve.prompt"} 1'
+has metrics 'hone_plugin_modified_total{plugin="caps",hook="serve.response"} 1'
+kill -TERM $server
+wait $server || fail "the server: status $?"
+trap - EXIT
+
 # ---- the reference
 "$HONE" plugin hooks --json >hooks.json || fail "hooks"
 grep -c '"name": "' hooks.json | grep -qx 30 || fail "not every hook is in the reference"
