@@ -5,7 +5,7 @@
 #include "core/base/clock.h"
 #include "core/base/file.h"
 #include "core/base/js.h"
-#include "serve/store/feedback.h"
+#include "serve/store/feedback_export.h"
 #include "serve/store/requests.h"
 
 #include <stddef.h>
@@ -18,14 +18,19 @@ enum { MAX_IMPORT = 1 << 30, SHOWN = 48 };
 
 typedef struct options {
     state_args at;
-    const char *format, *model, *tag, *review, *rating, *response, *since, *user;
-    bool corrected, unused, approve, reject;
+    const char *format, *split, *part, *min_agreement, *model, *tag, *review, *rating, *response,
+        *since, *user;
+    bool corrected, unused, approve, reject, dedupe;
 } options;
 
 /* clang-format off */
 static const args_row rows[] = {
     STATE_ARGS(options, at),
     {"format",    offsetof(options, format),    ARGS_TEXT},
+    {"dedupe",    offsetof(options, dedupe),    ARGS_FLAG},
+    {"split",     offsetof(options, split),     ARGS_TEXT},
+    {"part",      offsetof(options, part),      ARGS_TEXT},
+    {"min-agreement", offsetof(options, min_agreement), ARGS_TEXT},
     {"model",     offsetof(options, model),     ARGS_TEXT},
     {"tag",       offsetof(options, tag),       ARGS_TEXT},
     {"review",    offsetof(options, review),    ARGS_TEXT},
@@ -126,26 +131,32 @@ static int do_list(const state_call *c, hone_err *e)
     return rc == 0 ? feedback_each(c->st, &f, list_one, (void *)&c->args->json, e) : rc;
 }
 
-static int export_one(void *user, json_t *fb, hone_err *e)
+static int print_page(feedback_export *x, bool *more, hone_err *e)
 {
-    json_t *out = json_array();
-    int rc = 0;
-    feedback_rows(*(feedback_format *)user, fb, out);
-    for (size_t i = 0; rc == 0 && i < json_array_size(out); i++)
-        rc = state_print(json_array_get(out, i), e);
-    json_decref(out);
-    return rc;
+    json_t *page = json_array();
+    int rc = feedback_export_next(x, page, e);
+    *more = rc == 0;
+    for (size_t i = 0; rc >= 0 && i < json_array_size(page); i++)
+        rc = state_print(json_array_get(page, i), e);
+    json_decref(page);
+    return rc < 0 ? rc : 0;
 }
 
 static int do_export(const state_call *c, hone_err *e)
 {
     const options *o = c->options;
-    feedback_filter f;
-    feedback_format format = FEEDBACK_RAW;
-    int rc = take_filter(&f, o, e);
-    if (rc == 0 && o->format != NULL)
-        rc = feedback_format_by_name(&format, o->format, e);
-    return rc == 0 ? feedback_each(c->st, &f, export_one, &format, e) : rc;
+    feedback_export_options x = {.format = FEEDBACK_RAW, .dedupe = o->dedupe};
+    feedback_export *export = NULL;
+    bool more = true;
+    int rc = take_filter(&x.filter, o, e);
+    if (rc == 0)
+        rc = feedback_export_take(&x, o->format, o->split, o->part, o->min_agreement, e);
+    if (rc == 0)
+        rc = feedback_export_open(&export, c->st, &x, e);
+    while (rc == 0 && more)
+        rc = print_page(export, &more, e);
+    feedback_export_close(export);
+    return rc;
 }
 
 /* ---- import, review, erase ---- */
@@ -261,13 +272,17 @@ static int run(int argc, char **argv)
 const cmd cmd_feedback = {
     "feedback", run, "list, export, import and review what users said",
     "usage: hone feedback list [filters] [--json]\n"
-    "       hone feedback export --format raw|kto|dpo|sft [filters] > FILE.jsonl\n"
+    "       hone feedback export --format raw|kto|dpo|sft [--dedupe] [--split hash:0.9\n"
+    "            [--part train|holdout]] [--min-agreement 0.6] [filters] > FILE.jsonl\n"
     "       hone feedback import FILE.jsonl\n"
     "       hone feedback review --approve|--reject ID...\n"
     "       hone feedback erase --user NAME\n\n" STATE_HELP
     "filters: --model NAME --tag TAG --review pending|approved|rejected --rating up|none|down\n"
     "         --response ID --since 2026-01-31 --corrected --unused (by any training run)\n\n"
-    "kto, dpo and sft are the formats of TRL. A line of an import is a raw export's, or has\n"
+    "kto, dpo and sft are the formats of TRL. --dedupe leaves out what was there before. --split\n"
+    "parts by a hash of what was asked, as retraining does (hash:0.8 is its feedback_holdout of\n"
+    "0.2): --part gives one side, else each row says which. --min-agreement leaves out what too\n"
+    "few of those who spoke of the same thing say. A line of an import is a raw export's, or has\n"
     "messages (or prompt), answer, and rating, correction, comment, tags or reason. erase\n"
     "removes a user's requests and feedback and prints a receipt.\n\n"
     "example: hone feedback export --format dpo --review approved > pairs.jsonl"};

@@ -3,7 +3,7 @@
 #include "core/base/mem.h"
 #include "serve/http/http_handlers.h"
 #include "serve/http/http_server_in.h"
-#include "serve/store/feedback.h"
+#include "serve/store/feedback_export.h"
 #include "serve/store/requests.h"
 
 #include <errno.h>
@@ -234,9 +234,6 @@ void http_feedback_get(http_req *r)
 /* ---- reading ---- */
 
 typedef struct page {
-    feedback_filter f;
-    feedback_format format;
-    store *s;
     json_t *rows;
     int64_t last;
     int n;
@@ -299,31 +296,40 @@ static int keep(void *user, json_t *fb, hone_err *e)
 {
     page *p = user;
     (void)e;
-    feedback_rows(p->format, fb, p->rows);
+    json_array_append(p->rows, fb);
     p->last = json_integer_value(json_object_get(fb, "seq"));
     p->n++;
     return 0;
 }
 
+/* What belongs to an export only. */
+static bool plain_list(http_req *r)
+{
+    static const char *const names[] = {"format", "dedupe", "split", "part", "min_agreement"};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        if (http_req_query(r, names[i]) != NULL) {
+            http_reply_error(r, HTTP_UNSUPPORTED_PARAMETER, names[i],
+                             "'%s' is for /v1/feedback/export", names[i]);
+            return false;
+        }
+    }
+    return true;
+}
+
 void http_feedback_list(http_req *r)
 {
-    page p = {.format = FEEDBACK_RAW};
+    page p = {0};
+    feedback_filter f;
     hone_err e = {0};
-    if (!take_filter(r, &p.f))
+    if (!take_filter(r, &f) || !plain_list(r))
         return;
-    if (http_req_query(r, "format") != NULL) {
-        http_reply_error(r, HTTP_UNSUPPORTED_PARAMETER, "format",
-                         "'format' is for /v1/feedback/export");
-        return;
-    }
-    int64_t limit = p.f.limit == 0 ? PAGE : p.f.limit > MAX_PAGE ? MAX_PAGE : p.f.limit;
-    p.f.limit = limit;
+    f.limit = f.limit == 0 ? PAGE : f.limit > MAX_PAGE ? MAX_PAGE : f.limit;
     p.rows = json_array();
-    int rc = feedback_each(r->srv->store, &p.f, keep, &p, &e);
+    int rc = feedback_each(r->srv->store, &f, keep, &p, &e);
     if (rc == 0)
         http_reply_json(r, 200,
                         json_pack("{s:s, s:O, s:b, s:I}", "object", "list", "data", p.rows,
-                                  "has_more", p.n == limit, "next", (json_int_t)p.last));
+                                  "has_more", p.n == f.limit, "next", (json_int_t)p.last));
     else
         refuse(r, rc, &e);
     json_decref(p.rows);
@@ -332,53 +338,38 @@ void http_feedback_list(http_req *r)
 /* Page by page, so that a slow client holds no read transaction open. */
 static int next_page(void *user, buf *out, hone_err *e)
 {
-    page *p = user;
     size_t i;
-    json_t *row;
-    int64_t left = p->f.limit;
-    if (left < 0)
-        return 1;
-    feedback_filter f = p->f;
-    f.limit = left == 0 || left > PAGE ? PAGE : left;
-    p->n = 0;
-    json_array_clear(p->rows);
-    int rc = feedback_each(p->s, &f, keep, p, e);
-    if (rc != 0)
-        return rc;
-    json_array_foreach (p->rows, i, row) {
+    json_t *rows = json_array(), *row;
+    int rc = feedback_export_next(user, rows, e);
+    json_array_foreach (rows, i, row) {
         char *text = js_text(row, false);
         buf_str(out, text);
         buf_char(out, '\n');
         free(text);
     }
-    p->f.after_seq = p->last;
-    if (left > 0)
-        p->f.limit = left > p->n ? left - p->n : -1;
-    return p->n < f.limit ? 1 : 0;
+    json_decref(rows);
+    return rc;
 }
 
-static void page_free(void *user)
+static void end_export(void *user)
 {
-    page *p = user;
-    json_decref(p->rows);
-    free(p);
+    feedback_export_close(user);
 }
 
 void http_feedback_export(http_req *r)
 {
-    const char *format = http_req_query(r, "format");
+    feedback_export_options o = {.format = FEEDBACK_RAW};
+    feedback_export *x;
     hone_err e = {0};
-    page *p = mem_alloc(sizeof *p);
-    bool ok = take_filter(r, &p->f);
-    if (ok && feedback_format_by_name(&p->format, format != NULL ? format : "raw", &e) != 0) {
-        http_reply_error(r, HTTP_INVALID_VALUE, "format", "%s", e.msg);
-        ok = false;
-    }
-    if (!ok) {
-        free(p);
+    if (!take_filter(r, &o.filter) || !take_flag(r, "dedupe", &o.dedupe))
         return;
-    }
-    p->s = r->srv->store;
-    p->rows = json_array();
-    http_reply_pull(r, 200, "application/jsonl", next_page, p, page_free);
+    int rc =
+        feedback_export_take(&o, http_req_query(r, "format"), http_req_query(r, "split"),
+                             http_req_query(r, "part"), http_req_query(r, "min_agreement"), &e);
+    if (rc == 0)
+        rc = feedback_export_open(&x, r->srv->store, &o, &e);
+    if (rc == 0)
+        http_reply_pull(r, 200, "application/jsonl", next_page, x, end_export);
+    else
+        refuse(r, rc, &e);
 }

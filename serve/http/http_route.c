@@ -12,7 +12,7 @@ enum {
 };
 
 #define FEEDBACK_QUERY                                                                             \
-    "format since until model tag review source rating response_id corrected unused limit after"
+    "format dedupe split part min_agreement since until model tag review source rating response_id corrected unused limit after"
 
 /* clang-format off */
 const http_route http_routes[] = {

@@ -18,6 +18,7 @@ typedef struct item {
     char *prompt; /* canonical text of the conversation: what makes two rows the same question */
     char *user;
     json_t *record; /* {"messages": [...]} */
+    double side;    /* feedback_side */
     bool dropped;
 } item;
 
@@ -91,7 +92,8 @@ static int take_row(void *user, json_t *row, hone_err *e)
     k->items = mem_grow(k->items, &k->cap, k->n + 1, sizeof *k->items);
     k->items[k->n++] = (item){.prompt = js_text(messages, true),
                               .user = mem_strdup(who != NULL ? who : ""),
-                              .record = record};
+                              .record = record,
+                              .side = feedback_side(row)};
     return 0;
 }
 
@@ -126,13 +128,6 @@ static void cap_users(collect *k)
     }
 }
 
-static bool held_out(const item *x, double share)
-{
-    uint32_t w[4];
-    rng_philox(w, 0, rng_stream(x->prompt), 0);
-    return (double)w[0] < share * 4294967296.0;
-}
-
 static void free_items(collect *k)
 {
     for (size_t i = 0; i < k->n; i++) {
@@ -155,8 +150,7 @@ int loop_examples_make(loop_examples *out, store *st, const retrain_conf *c, hoo
     }
     for (size_t i = 0; rc == 0 && i < k.n; i++)
         if (!k.items[i].dropped)
-            json_array_append(held_out(&k.items[i], c->feedback_holdout) ? out->holdout
-                                                                         : out->train,
+            json_array_append(k.items[i].side < c->feedback_holdout ? out->holdout : out->train,
                               k.items[i].record);
     free_items(&k);
     if (rc != 0)

@@ -7,6 +7,7 @@
 #include "serve/store/audit_in.h"
 #include "serve/store/feedback_in.h"
 #include "serve/store/ids.h"
+#include "serve/store/requests.h"
 #include "serve/store/requests_in.h"
 
 #include <inttypes.h>
@@ -501,13 +502,13 @@ static const char *source_of(const json_t *line)
 }
 
 /* Who said it: a name is hashed as the server would; a raw export has the hash already. */
-static const char *user_of(const store *s, const json_t *line, char hex[65])
+static const char *user_of(const store *s, const json_t *line, char hash[33])
 {
     const char *name = text_of(line, "user");
     if (name == NULL)
         return text_of(line, "user_hash");
-    store_digest_hex(s, STORE_USERS, name, strlen(name), hex);
-    return hex;
+    requests_user_hash(s, name, hash);
+    return hash;
 }
 
 int feedback_import(store *s, const json_t *line, const char *actor, bool *created, hone_err *e)
@@ -517,7 +518,7 @@ int feedback_import(store *s, const json_t *line, const char *actor, bool *creat
     *created = false;
     if (!json_is_object(line))
         return hone_fail(e, HONE_EFORMAT, "not a JSON object");
-    char user[65];
+    char user[33];
     feedback_author a = {.actor = actor, .any_response = true, .source = source_of(line)};
     a.user_hash = user_of(s, line, user);
     int rc = part_line(line, &opinion, &snapshot, e);

@@ -86,5 +86,8 @@ int feedback_mark_used(store *s, const json_t *ids, const char *run_id, hone_err
  * or {prompt, completion}: the correction, else an answer rated up raw  the record itself Messages
  * stay messages (the conversational form); the answer to a plain prompt stays text. */
 typedef enum { FEEDBACK_RAW, FEEDBACK_KTO, FEEDBACK_DPO, FEEDBACK_SFT } feedback_format;
+/* A number from 0 up to 1 that is a function of what was asked alone: what lies below a share is
+ * held out, in exports as in retraining, so that a question never changes sides. */
+double feedback_side(const json_t *fb);
 int feedback_format_by_name(feedback_format *out, const char *name, hone_err *e);
 void feedback_rows(feedback_format format, const json_t *fb, json_t *out);

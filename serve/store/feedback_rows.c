@@ -1,7 +1,23 @@
 /* Feedback as rows for trainers. */
 #include "serve/store/feedback.h"
 
+#include "core/base/js.h"
+#include "core/base/rng.h"
+
+#include <stdlib.h>
 #include <string.h>
+
+double feedback_side(const json_t *fb)
+{
+    const json_t *snapshot = json_object_get(fb, "snapshot");
+    const json_t *messages = json_object_get(snapshot, "messages");
+    const json_t *prompt = json_object_get(snapshot, "prompt");
+    uint32_t w[4];
+    char *text = js_text(json_is_array(messages) ? messages : prompt, true);
+    rng_philox(w, 0, rng_stream(text), 0);
+    free(text);
+    return (double)w[0] / 4294967296.0;
+}
 
 typedef void row_maker(const json_t *fb, json_t *out);
 

@@ -224,6 +224,10 @@ static void test_list_and_export(void **state)
         {"?format=raw&limit=7", 7, "c6"},
         {"?review=approved", 0, ""},
         {"?unused=true", N, ""},
+        {"?format=kto&dedupe=1", 2, "\"label\":true"},
+        {"?format=kto&split=hash:1", N, "\"split\":\"train\""},
+        {"?format=kto&split=hash:1&part=holdout", 0, ""},
+        {"?format=kto&min_agreement=0.9", 0, ""},
     };
     for (size_t i = 0; i < sizeof exports / sizeof *exports; i++) {
         char *p = mem_printf(FB "/export%s", exports[i].query);
@@ -239,6 +243,8 @@ static void test_list_and_export(void **state)
     }
     refused(s, "GET", FB "/export?format=xml", NULL, NULL, 400, "no format 'xml'");
     refused(s, "GET", FB "/export?formt=raw", NULL, NULL, 400, "unknown query parameter 'formt'");
+    refused(s, "GET", FB "/export?split=0.9", NULL, NULL, 400, "expected hash:SHARE");
+    refused(s, "GET", FB "?dedupe=1", NULL, NULL, 400, "'dedupe' is for /v1/feedback/export");
     refused(s, "GET", FB "?limit=x", NULL, NULL, 400, "'limit' must be a whole number");
     refused(s, "GET", FB "?rating=good", NULL, NULL, 400, "'rating' must be up, none or down");
 }
