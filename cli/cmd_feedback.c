@@ -5,6 +5,7 @@
 #include "core/base/clock.h"
 #include "core/base/file.h"
 #include "core/base/js.h"
+#include "serve/loop/erase.h"
 #include "serve/store/feedback_export.h"
 #include "serve/store/requests.h"
 
@@ -19,8 +20,8 @@ enum { MAX_IMPORT = 1 << 30, SHOWN = 48 };
 typedef struct options {
     state_args at;
     const char *format, *split, *part, *min_agreement, *model, *tag, *review, *rating, *response,
-        *since, *user;
-    bool corrected, unused, approve, reject, dedupe;
+        *since, *user, *key;
+    bool corrected, unused, approve, reject, dedupe, dry_run;
 } options;
 
 /* clang-format off */
@@ -38,6 +39,8 @@ static const args_row rows[] = {
     {"response",  offsetof(options, response),  ARGS_TEXT},
     {"since",     offsetof(options, since),     ARGS_TEXT},
     {"user",      offsetof(options, user),      ARGS_TEXT},
+    {"key",       offsetof(options, key),       ARGS_TEXT},
+    {"dry-run",   offsetof(options, dry_run),   ARGS_FLAG},
     {"corrected", offsetof(options, corrected), ARGS_FLAG},
     {"unused",    offsetof(options, unused),    ARGS_FLAG},
     {"approve",   offsetof(options, approve),   ARGS_FLAG},
@@ -240,15 +243,24 @@ static int do_review(const state_call *c, hone_err *e)
 static int do_erase(const state_call *c, hone_err *e)
 {
     const options *o = c->options;
+    const char *state = store_dir(c->st);
+    erasure_subject who = {ERASURE_KEY, o->key};
     char hash[33];
-    json_t *receipt;
-    if (o->user == NULL)
-        return hone_fail(e, HONE_EINVAL, "say --user NAME, the 'user' that the requests carried");
-    requests_user_hash(c->st, o->user, hash);
-    int rc = requests_erase_user(c->st, hash, c->actor, &receipt, e);
-    if (rc == 0)
-        rc = state_print(receipt, e);
-    json_decref(receipt);
+    json_t *out;
+    if ((o->user == NULL) == (o->key == NULL))
+        return hone_fail(e, HONE_EINVAL,
+                         "say --user NAME (the 'user' that the requests carried), "
+                         "or --key ID");
+    if (o->user != NULL) {
+        requests_user_hash(c->st, o->user, hash);
+        who = (erasure_subject){ERASURE_USER, hash};
+    }
+    int rc = o->dry_run ? erase_plan(&out, c->st, state, &who, e)
+                        : erase_run(&out, c->st, state, &who, c->actor, e);
+    if (rc != 0)
+        return rc;
+    rc = state_print(out, e);
+    json_decref(out);
     return rc;
 }
 
@@ -284,5 +296,6 @@ const cmd cmd_feedback = {
     "0.2): --part gives one side, else each row says which. --min-agreement leaves out what too\n"
     "few of those who spoke of the same thing say. A line of an import is a raw export's, or has\n"
     "messages (or prompt), answer, and rating, correction, comment, tags or reason. erase\n"
-    "removes a user's requests and feedback and prints a receipt.\n\n"
+    "removes what a user (or a key) has left: requests, feedback, and the data, checkpoints and\n"
+    "models that learned from it; it prints a signed receipt, or with --dry-run the plan.\n\n"
     "example: hone feedback export --format dpo --review approved > pairs.jsonl"};

@@ -257,6 +257,7 @@ const cmd cmd_key = {
     "       hone key rotate ID [--grace 24h]\n"
     "       hone key revoke ID\n\n" STATE_HELP "\n"
     "Scopes: infer, models:read, feedback:write, feedback:read, train, adapters:write,\n"
-    "keys:admin, metrics:read. The key is printed once, on standard output; only a keyed hash\n"
+    "keys:admin, metrics:read, erase. The key is printed once, on standard output; only a keyed "
+    "hash\n"
     "of it is stored. After a rotation the old secret works until the grace time is over.\n\n"
     "example: hone key create --name website --role user --rpm 60 --expires 90d"};

@@ -4,6 +4,7 @@
 #include "cli/state.h"
 #include "core/base/clock.h"
 #include "core/base/file.h"
+#include "serve/loop/erase.h"
 #include "serve/loop/verify.h"
 #include "serve/store/audit.h"
 #include "serve/store/registry.h"
@@ -63,7 +64,10 @@ static int do_list(const state_call *c, hone_err *e)
         }
         json_array_foreach (json_object_get(all, "artefacts"), i, row) {
             print_time(row, "created_at");
-            printf("%-8s %.12s  %s\n", text(row, "kind"), text(row, "digest"), text(row, "path"));
+            printf("%-8s %.12s  %s%s%s\n", text(row, "kind"), text(row, "digest"),
+                   text(row, "path"),
+                   json_is_string(json_object_get(row, "tainted")) ? "  tainted by " : "",
+                   json_is_string(json_object_get(row, "tainted")) ? text(row, "tainted") : "");
         }
         json_array_foreach (json_object_get(all, "runs"), i, row) {
             print_time(row, "started_at");
@@ -199,6 +203,8 @@ static int move(const state_call *c, const registry_artefact *to, const char *wh
                                  o->reason != NULL ? o->reason : what, e);
     if (rc == 0)
         printf("live -> %.12s (was %.12s)\n", to->digest, *expected ? expected : "unset");
+    if (rc == 0) /* what learned from erased feedback goes when it is no longer live */
+        rc = erase_resume(c->st, store_dir(c->st), e);
     registry_artefact_free(&now);
     return rc;
 }

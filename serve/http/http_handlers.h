@@ -7,6 +7,7 @@ http_handler http_models_list, http_models_get; /* http_models.c */
 http_handler http_tokenize, http_detokenize, http_apply_template; /* http_text.c */
 http_handler http_feedback_put, http_feedback_list, http_feedback_get, http_feedback_change,
     http_feedback_delete, http_feedback_export;   /* http_feedback.c */
+http_handler http_erasure, http_erasure_receipt;  /* http_erasure.c */
 http_handler http_health_live, http_health_ready; /* http_health.c */
 http_handler http_metrics;                        /* http_metrics.c */
 

@@ -12,7 +12,8 @@ enum {
 };
 
 #define FEEDBACK_QUERY                                                                             \
-    "format dedupe split part min_agreement since until model tag review source rating response_id corrected unused limit after"
+    "format dedupe split part min_agreement since until model tag review source rating "           \
+    "response_id corrected unused limit after"
 
 /* clang-format off */
 const http_route http_routes[] = {
@@ -29,6 +30,8 @@ const http_route http_routes[] = {
     {"GET",    "/v1/feedback/*",       http_feedback_get,    SCOPE_FEEDBACK_READ,  ROUTE_MOVES,                 "req-",      NULL},
     {"PUT",    "/v1/feedback/*",       http_feedback_change, SCOPE_FEEDBACK_WRITE, ROUTE_BODY | ROUTE_ADMIN,        "req-",      NULL},
     {"DELETE", "/v1/feedback/*",       http_feedback_delete, SCOPE_FEEDBACK_WRITE, 0,                 "req-",      NULL},
+    {"POST",   "/v1/erasure",          http_erasure,         SCOPE_ERASE,          ROUTE_BODY | ROUTE_MOVES, "req-", NULL},
+    {"GET",    "/v1/erasure/*",        http_erasure_receipt, SCOPE_ERASE,          ROUTE_MOVES,       "req-",      NULL},
     {"GET",    "/health/live",         http_health_live,     SCOPE_NONE,           OPEN,              "req-",      NULL},
     {"GET",    "/health/ready",        http_health_ready,    SCOPE_NONE,           OPEN,              "req-",      NULL},
     {"GET",    "/health",              http_health_ready,    SCOPE_NONE,           OPEN,              "req-",      NULL},

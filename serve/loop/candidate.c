@@ -76,8 +76,9 @@ static int put(const round *r, const char *made, const char *to, const char *dig
     registry_artefact known;
     hone_err none = {0};
     int rc = registry_find(r->o->st, digest, &known, &none);
+    bool stands = rc == 0 && !known.tainted && file_exists(to);
     registry_artefact_free(&known);
-    if (rc == 0 && file_exists(to))
+    if (stands)
         return dir_remove(made, e);
     rc = dir_remove(to, e);
     return rc == 0 ? dir_rename(made, to, e) : rc;

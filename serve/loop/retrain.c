@@ -8,6 +8,7 @@
 #include "core/base/version.h"
 #include "core/model/digest.h"
 #include "serve/loop/drift.h"
+#include "serve/loop/erase.h"
 #include "serve/loop/live.h"
 #include "serve/loop/round.h"
 #include "serve/loop/verify.h"
@@ -93,10 +94,11 @@ static int sign_candidate(const round *r, json_t *manifest, hone_err *e)
     registry_artefact known;
     sign_report sig;
     hone_err none = {0};
-    if (registry_find(r->o->st, r->candidate.digest, &known, &none) == 0) {
-        registry_artefact_free(&known);
+    bool stands =
+        registry_find(r->o->st, r->candidate.digest, &known, &none) == 0 && !known.tainted;
+    registry_artefact_free(&known);
+    if (stands)
         return 0;
-    }
     char *path = path_join(r->candidate.path, MANIFEST_ROUND);
     int rc = js_save(manifest, path, true, e);
     if (rc == 0)
@@ -172,12 +174,15 @@ static int run_round(round *r, json_t **report, hone_err *e)
         gate_policy p = {.margin = r->o->conf->margin,
                          .margin_nats = r->o->conf->margin_nats,
                          .min_pairs = r->o->conf->min_pairs,
-                         .need_improvement = r->o->conf->need_improvement};
+                         /* A rebuild has less to learn from: it must only be no worse. */
+                         .need_improvement = r->o->conf->need_improvement && !r->live.tainted};
         rc = gate_decide(&r->verdict, &r->gate, &p, r->holdout, r->feedback, r->id, r->o->hooks, e);
     }
     if (rc == 0)
         rc = register_candidate(r, report, e);
-    return rc == 0 ? write_report(r, *report, e) : rc;
+    if (rc == 0)
+        rc = write_report(r, *report, e);
+    return rc == 0 ? erase_resume(r->o->st, r->o->state_dir, e) : rc; /* what it has replaced */
 }
 
 static void round_free(round *r)
@@ -218,18 +223,22 @@ int retrain_run(json_t **report, const retrain_options *o, hone_err *e)
     *report = NULL;
     int rc = check_conf(o, e);
     if (rc == 0)
+        rc = erase_resume(o->st, o->state_dir, e);
+    if (rc == 0)
         rc = live_bootstrap(o->st, o->model_dir, o->adapter_dir, o->trust, e);
     if (rc == 0)
         rc = registry_alias(o->st, "live", &r.live, e);
     if (rc == 0)
         rc = loop_examples_make(&r.ex, o->st, o->conf, o->hooks, e);
-    if (rc == 0 && r.ex.n_new < o->conf->min_new) {
+    if (rc == 0 && r.ex.n_new < o->conf->min_new && !r.live.tainted) {
         *report = nothing_to_do(&r);
     } else if (rc == 0) {
         rc = registry_run_begin(o->st, r.id, "retrain", o->conf->train, e);
         if (rc == 0) {
             r.dir = mem_printf("%s/runs/%s", o->state_dir, r.id);
-            rc = run_round(&r, report, e);
+            rc = registry_run_inputs(o->st, r.id, r.ex.ids, e);
+            if (rc == 0)
+                rc = run_round(&r, report, e);
             if (rc != 0)
                 note_failure(&r, e);
         }

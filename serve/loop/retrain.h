@@ -1,8 +1,9 @@
 #pragma once
 /* One round of the loop: accepted feedback becomes examples, a candidate is trained from the base
  * with replay, compared with what is live, judged, registered with its manifest, and promoted when
- * policy allows. Killed at any point nothing is half promoted: files appear whole, and artefact,
- * run and alias change in one transaction. */
+ * policy allows. While what is live learned from erased feedback, a round is a rebuild: it needs no
+ * new feedback, and only has to be no worse. Killed at any point nothing is half promoted: files
+ * appear whole, and artefact, run and alias change in one transaction. */
 #include "adapters/sign.h"
 #include "core/base/err.h"
 #include "core/base/hook.h"

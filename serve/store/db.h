@@ -23,10 +23,6 @@ int store_read(store *s, store_fn *fn, void *user, hone_err *e);
 
 hooks *store_hooks(const store *s);
 
-/* Folds the write-ahead log into the database and empties it, so that what was deleted is in no
- * file any more. */
-int store_fold(store *s, hone_err *e);
-
 /* One row is one step of the schema; rows are only ever added, at the end. */
 typedef struct migration {
     int64_t version; /* 1, 2, 3, ... without gaps */

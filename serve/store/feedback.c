@@ -5,6 +5,7 @@
 #include "core/base/js.h"
 #include "core/base/mem.h"
 #include "serve/store/audit_in.h"
+#include "serve/store/erasure_in.h"
 #include "serve/store/feedback_in.h"
 #include "serve/store/ids.h"
 #include "serve/store/requests.h"
@@ -427,6 +428,8 @@ static int import_run(sqlite3 *db, void *user, hone_err *e)
     int rc = feedback_find(db, "id = ?", "s", w->id, NULL, &old, e);
     w->created = old == NULL;
     json_decref(old);
+    if (rc == 0 && w->created)
+        rc = erasure_check_import(db, w->s, w->id, w->a->user_hash, w->a->key_id, e);
     if (rc != 0 || !w->created)
         return rc;
     json_t *snapshot = json_object_get(w->out, "snapshot");
@@ -521,6 +524,7 @@ int feedback_import(store *s, const json_t *line, const char *actor, bool *creat
     char user[33];
     feedback_author a = {.actor = actor, .any_response = true, .source = source_of(line)};
     a.user_hash = user_of(s, line, user);
+    a.key_id = text_of(line, "key_id"); /* only to know whether it was erased */
     int rc = part_line(line, &opinion, &snapshot, e);
     if (rc == 0)
         rc = feedback_form(opinion, &form, NULL, e);

@@ -52,7 +52,7 @@ int feedback_get(store *s, const char *id, json_t **out, hone_err *e);
 
 /* One line of an import: the form above without response_id, but with messages (or prompt) and
  * answer; or a line of a raw export. The id comes from the content, so that importing twice adds
- * nothing (*created says). */
+ * nothing (*created says). EDENIED when it, its user or its key was erased here. */
 int feedback_import(store *s, const json_t *line, const char *actor, bool *created, hone_err *e);
 
 /* Zero is no condition. */

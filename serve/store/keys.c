@@ -12,7 +12,12 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { HASH = 32, ALL_SCOPES = 0xff, TOUCH_MS = 60000, MAKE_TRIES = 8 };
+enum { HASH = 32, TOUCH_MS = 60000, MAKE_TRIES = 8 };
+enum {
+#define KEYS_OR(id, bit, name, what) SCOPE_##id |
+    ALL_SCOPES = KEYS_SCOPES(KEYS_OR) 0
+#undef KEYS_OR
+};
 
 static const char base32[] = "abcdefghijklmnopqrstuvwxyz234567";
 

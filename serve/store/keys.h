@@ -19,7 +19,8 @@
     X(TRAIN, 4, "train", "start a retraining")                                                     \
     X(ADAPTERS_WRITE, 5, "adapters:write", "change what is served")                                \
     X(KEYS_ADMIN, 6, "keys:admin", "make and revoke keys")                                         \
-    X(METRICS_READ, 7, "metrics:read", "read metrics")
+    X(METRICS_READ, 7, "metrics:read", "read metrics")                                             \
+    X(ERASE, 8, "erase", "erase what a user or a key has left")
 
 typedef enum {
 #define KEYS_ENUM(id, bit, name, what) SCOPE_##id = 1 << (bit),
@@ -51,7 +52,7 @@ typedef struct api_key {
 
 /* "infer,feedback:write" to bits; EINVAL names an unknown scope. */
 int keys_scopes_parse(unsigned *out, const char *list, hone_err *e);
-/* The names parted by commas; cap at least 128. */
+/* The names parted by commas; cap at least 256. */
 void keys_scopes_text(unsigned scopes, char *dst, size_t cap);
 const char *keys_scope_name(unsigned scope); /* of one scope */
 

@@ -3,6 +3,7 @@
 #include "serve/store/db.h"
 
 #include "core/base/clock.h"
+#include "serve/store/erasure_in.h"
 #include "serve/store/registry.h"
 
 #include <inttypes.h>
@@ -73,6 +74,7 @@ const migration migrations[] = {
     {3, "stored responses",    requests_sql},
     {4, "feedback",            feedback_sql},
     {5, "registry",            registry_sql},
+    {6, "erasure",             erasure_sql},
     {0, NULL, NULL},
 };
 /* clang-format on */

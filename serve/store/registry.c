@@ -3,6 +3,7 @@
 #include "core/base/clock.h"
 #include "core/base/mem.h"
 #include "serve/store/db.h"
+#include "serve/store/erasure_in.h"
 
 #include <errno.h>
 #include <signal.h>
@@ -89,6 +90,27 @@ int registry_run_begin(store *s, char id[REGISTRY_ID_LEN], const char *kind, con
     return store_write(s, run_begin, &r, e);
 }
 
+typedef struct run_given {
+    const char *id;
+    const json_t *feedback;
+} run_given;
+
+static int add_inputs(sqlite3 *db, void *user, hone_err *e)
+{
+    const run_given *g = user;
+    int rc = 0;
+    for (size_t i = 0; rc == 0 && i < json_array_size(g->feedback); i++)
+        rc = sql_run(db, e, "INSERT OR IGNORE INTO run_inputs(run_id, feedback_id) VALUES(?, ?)",
+                     "ss", g->id, json_string_value(json_array_get(g->feedback, i)));
+    return rc;
+}
+
+int registry_run_inputs(store *s, const char *id, const json_t *feedback, hone_err *e)
+{
+    run_given g = {id, feedback};
+    return store_write(s, add_inputs, &g, e);
+}
+
 typedef struct run_result {
     const char *id, *status;
     const json_t *report;
@@ -121,6 +143,8 @@ void registry_artefact_free(registry_artefact *a)
 }
 
 #define ARTEFACT_COLUMNS "digest, kind, path, base, run_id, manifest, created_at"
+#define ARTEFACT_READ                                                                              \
+    ARTEFACT_COLUMNS ", EXISTS (SELECT 1 FROM taints WHERE taints.digest = artefacts.digest)"
 
 static void read_artefact(registry_artefact *a, sqlite3_stmt *st)
 {
@@ -131,6 +155,7 @@ static void read_artefact(registry_artefact *a, sqlite3_stmt *st)
     a->run_id = mem_strdup(sql_text(st, 4));
     a->manifest = sql_json(st, 5);
     a->created_ms = sqlite3_column_int64(st, 6);
+    a->tainted = sqlite3_column_int(st, 7) != 0;
 }
 
 typedef struct move {
@@ -161,11 +186,13 @@ static int do_move(sqlite3 *db, void *user, hone_err *e)
     if (m->expected != NULL && strcmp(m->expected, now) != 0)
         return hone_fail(e, HONE_EAGAIN, "alias '%s' was moved meanwhile (it is %.12s)", m->name,
                          now[0] != '\0' ? now : "unset");
-    return sql_run(db, e,
-                   "INSERT INTO alias_moves(name, digest, previous, by, reason, ts)"
-                   " VALUES (?, ?, ?, ?, ?, ?)",
-                   "sssssi", m->name, m->digest, now[0] != '\0' ? now : NULL, m->by, m->reason,
-                   clock_unix_ms());
+    rc = erasure_check_artefact(db, m->digest, e);
+    return rc != 0 ? rc
+                   : sql_run(db, e,
+                             "INSERT INTO alias_moves(name, digest, previous, by, reason, ts)"
+                             " VALUES (?, ?, ?, ?, ?, ?)",
+                             "sssssi", m->name, m->digest, now[0] != '\0' ? now : NULL, m->by,
+                             m->reason, clock_unix_ms());
 }
 
 int registry_alias_move(store *s, const char *name, const char *digest, const char *expected,
@@ -187,10 +214,42 @@ static int mark_feedback(sqlite3 *db, const registry_entry *r, hone_err *e)
     return rc;
 }
 
+/* What a run made anew without the erased feedback is not what was tainted under the same digest.
+ */
+static int clear_taint(sqlite3 *db, const char *digest, hone_err *e)
+{
+    int64_t n;
+    int rc = sql_int(&n, db, e, "SELECT count(*) FROM taints WHERE digest = ?", "s", digest);
+    if (rc == 0 && n > 0)
+        rc = sql_run(db, e, "DELETE FROM taints WHERE digest = ?", "s", digest);
+    return rc < 0 ? rc : n > 0;
+}
+
+static int replace_artefact(sqlite3 *db, const registry_entry *r, hone_err *e)
+{
+    return sql_run(db, e,
+                   "UPDATE artefacts SET kind = ?, path = ?, base = ?, run_id = ?, manifest = ?,"
+                   " created_at = ? WHERE digest = ?",
+                   "ssssjis", r->kind, r->path, r->base, r->run_id, r->manifest, clock_unix_ms(),
+                   r->digest);
+}
+
+typedef struct addition {
+    const store *s;
+    const registry_entry *r;
+} addition;
+
 static int do_add(sqlite3 *db, void *user, hone_err *e)
 {
-    const registry_entry *r = user;
-    int rc = sql_run(db, e,
+    const addition *x = user;
+    const registry_entry *r = x->r;
+    int rc = r->run_id != NULL ? erasure_check_run(db, x->s, r->run_id, e) : 0;
+    if (rc == 0)
+        rc = r->run_id != NULL ? clear_taint(db, r->digest, e) : 0;
+    if (rc > 0)
+        rc = replace_artefact(db, r, e);
+    if (rc == 0)
+        rc = sql_run(db, e,
                      "INSERT OR IGNORE INTO artefacts(" ARTEFACT_COLUMNS ")"
                      " VALUES (?, ?, ?, ?, ?, ?, ?)",
                      "sssssji", r->digest, r->kind, r->path, r->base, r->run_id, r->manifest,
@@ -206,7 +265,8 @@ static int do_add(sqlite3 *db, void *user, hone_err *e)
 
 int registry_add(store *s, const registry_entry *r, hone_err *e)
 {
-    return store_write(s, do_add, (void *)r, e);
+    addition x = {s, r};
+    return store_write(s, do_add, &x, e);
 }
 
 /* One artefact by a query with one parameter. */
@@ -255,7 +315,7 @@ int registry_find(store *s, const char *digest, registry_artefact *out, hone_err
     if (strlen(digest) < 6)
         return hone_fail(e, HONE_EINVAL, "'%s': give at least 6 digits of the digest", digest);
     return look_up(s,
-                   (lookup){"SELECT " ARTEFACT_COLUMNS " FROM artefacts"
+                   (lookup){"SELECT " ARTEFACT_READ " FROM artefacts"
                             " WHERE substr(digest, 1, length(?1)) = ?1",
                             digest,
                             {"no artefact ", ""},
@@ -268,7 +328,7 @@ int registry_find(store *s, const char *digest, registry_artefact *out, hone_err
 int registry_alias(store *s, const char *name, registry_artefact *out, hone_err *e)
 {
     return look_up(s,
-                   (lookup){"SELECT " ARTEFACT_COLUMNS " FROM artefacts WHERE digest ="
+                   (lookup){"SELECT " ARTEFACT_READ " FROM artefacts WHERE digest ="
                             " (SELECT digest FROM alias_moves WHERE name = ?"
                             "  ORDER BY seq DESC LIMIT 1)",
                             name,
@@ -280,7 +340,7 @@ int registry_alias(store *s, const char *name, registry_artefact *out, hone_err 
 int registry_previous(store *s, const char *name, registry_artefact *out, hone_err *e)
 {
     return look_up(s,
-                   (lookup){"SELECT " ARTEFACT_COLUMNS " FROM artefacts WHERE digest ="
+                   (lookup){"SELECT " ARTEFACT_READ " FROM artefacts WHERE digest ="
                             " (SELECT previous FROM alias_moves WHERE name = ?"
                             "  ORDER BY seq DESC LIMIT 1)",
                             name,
@@ -338,7 +398,9 @@ static int do_list(sqlite3 *db, void *user, hone_err *e)
 {
     json_t *o = user, *rows = NULL;
     int rc = rows_as_json(&rows, db,
-                          "SELECT digest, kind, path, base, run_id, created_at FROM artefacts"
+                          "SELECT digest, kind, path, base, run_id, created_at,"
+                          " (SELECT erasure_id FROM taints t WHERE t.digest = artefacts.digest)"
+                          " AS tainted FROM artefacts"
                           " ORDER BY created_at",
                           "", NULL, e);
     if (rc == 0) {

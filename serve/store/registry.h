@@ -17,6 +17,8 @@ enum { REGISTRY_ID_LEN = 32, REGISTRY_DIGEST_LEN = 65 };
  * when another run is going on. */
 int registry_run_begin(store *s, char id[REGISTRY_ID_LEN], const char *kind, const json_t *settings,
                        hone_err *e);
+/* Notes what a run is given to learn from (array of ids), before it learns. */
+int registry_run_inputs(store *s, const char *id, const json_t *feedback, hone_err *e);
 /* status: "promoted", "registered", "inconclusive", "rejected", "failed"; report may be NULL. */
 int registry_run_end(store *s, const char *id, const char *status, const json_t *report,
                      hone_err *e);
@@ -31,12 +33,14 @@ typedef struct registry_artefact {
     char *run_id;
     json_t *manifest;
     int64_t created_ms;
+    bool tainted; /* it learned from what was erased (erasure.h) */
 } registry_artefact;
 void registry_artefact_free(registry_artefact *a); /* safe on a zeroed one */
 
 /* One transaction: the artefact stands, the feedback is marked as used by the run, and the run has
- * ended; or none of it. Registering the same digest again is no error. feedback: array of ids, may
- * be NULL. */
+ * ended; or none of it. Registering the same digest again is no error; a tainted one is replaced.
+ * feedback: array of ids, may be NULL. EDENIED when the run was given feedback that has been erased
+ * since. */
 typedef struct registry_entry {
     const char *digest, *kind, *path, *base, *run_id;
     const json_t *manifest, *feedback, *report;
@@ -54,7 +58,7 @@ int registry_find(store *s, const char *digest, registry_artefact *out, hone_err
 /* ENOTFOUND while the alias was never set. */
 int registry_alias(store *s, const char *name, registry_artefact *out, hone_err *e);
 /* Moves it, if it still points at `expected` (NULL: whatever it is; "": it must be unset). EAGAIN
- * when it moved meanwhile. */
+ * when it moved meanwhile; EDENIED for a tainted artefact. */
 int registry_alias_move(store *s, const char *name, const char *digest, const char *expected,
                         const char *by, const char *reason, hone_err *e);
 /* The artefact that was live before the last move. ENOTFOUND when there is none. */

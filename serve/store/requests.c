@@ -4,7 +4,6 @@
 #include "core/base/js.h"
 #include "core/base/mem.h"
 #include "serve/store/audit_in.h"
-#include "serve/store/ids.h"
 #include "serve/store/requests_in.h"
 
 #include <stdlib.h>
@@ -212,74 +211,4 @@ void requests_user_hash(const store *s, const char *user, char out[33])
     store_digest_hex(s, STORE_USERS, user, strlen(user), hex);
     memcpy(out, hex, 32);
     out[32] = '\0';
-}
-
-typedef struct erasure {
-    store *s;
-    const char *user_hash, *actor;
-    json_t *receipt, *audit;
-} erasure;
-
-/* Runs that learned from this user's feedback: what they made should be made again without it. */
-static int tainted_runs(sqlite3 *db, const char *user_hash, json_t *runs, hone_err *e)
-{
-    sqlite3_stmt *st;
-    int rc = sql_prepare(&st, db, e,
-                         "SELECT DISTINCT run_id FROM feedback_runs WHERE feedback_id IN"
-                         " (SELECT id FROM feedback WHERE user_hash = ?) ORDER BY run_id",
-                         "s", user_hash);
-    while (rc == 0 && (rc = sql_step(st, e)) > 0) {
-        json_array_append_new(runs, json_string(sql_text(st, 0)));
-        rc = 0;
-    }
-    sqlite3_finalize(st);
-    return rc;
-}
-
-static int erase_run(sqlite3 *db, void *user, hone_err *e)
-{
-    erasure *x = user;
-    char id[IDS_MAX];
-    int64_t n_feedback = 0, n_requests = 0;
-    json_t *runs = json_array();
-    ids_make(id, "erase-");
-    int rc = tainted_runs(db, x->user_hash, runs, e);
-    if (rc == 0)
-        rc = sql_run(db, e, "DELETE FROM feedback WHERE user_hash = ?", "s", x->user_hash);
-    n_feedback = sqlite3_changes64(db);
-    if (rc == 0)
-        rc = sql_run(db, e, "DELETE FROM requests WHERE user_hash = ?", "s", x->user_hash);
-    n_requests = sqlite3_changes64(db);
-    json_decref(x->receipt);
-    x->receipt = json_pack("{s:s, s:s, s:I, s:I, s:I, s:o}", "id", id, "user_hash", x->user_hash,
-                           "ts", (json_int_t)clock_unix_ms(), "requests", (json_int_t)n_requests,
-                           "feedback", (json_int_t)n_feedback, "runs_to_rebuild", runs);
-    if (rc == 0)
-        rc = sql_run(db, e, "INSERT INTO erasures(id, ts, user_hash, receipt) VALUES(?, ?, ?, ?)",
-                     "sisj", id, clock_unix_ms(), x->user_hash, x->receipt);
-    if (rc == 0) {
-        json_decref(x->audit);
-        x->audit = audit_record(&(audit_event){.action = "user.erase",
-                                               .actor = x->actor,
-                                               .target = x->user_hash,
-                                               .detail = x->receipt});
-        rc = audit_add(db, x->s, x->audit, e);
-    }
-    return rc;
-}
-
-int requests_erase_user(store *s, const char *user_hash, const char *actor, json_t **receipt,
-                        hone_err *e)
-{
-    erasure x = {.s = s, .user_hash = user_hash, .actor = actor};
-    *receipt = NULL;
-    int rc = store_write(s, erase_run, &x, e);
-    if (rc != 0) {
-        json_decref(x.audit);
-        json_decref(x.receipt);
-        return rc;
-    }
-    audit_tell(s, x.audit);
-    *receipt = x.receipt;
-    return store_fold(s, e);
 }

@@ -26,9 +26,3 @@ int requests_purge(store *s, int64_t *n, hone_err *e);
 /* What stands for a user in the database: 32 hex digits, keyed, so that ids cannot be guessed from
  * it. */
 void requests_user_hash(const store *s, const char *user, char out[33]);
-
-/* Removes everything of a user (hash as above): requests and feedback with their text. *receipt
- * (new reference) says what was removed and which training runs had used it; it is kept, and named
- * in the audit log. */
-int requests_erase_user(store *s, const char *user_hash, const char *actor, json_t **receipt,
-                        hone_err *e);

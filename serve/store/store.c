@@ -260,11 +260,13 @@ int store_read(store *s, store_fn *fn, void *user, hone_err *e)
     return rc;
 }
 
-/* A checkpoint cannot run inside a transaction, so it has a connection of its own. */
+/* Neither can run inside a transaction, so they have a connection of their own. */
 int store_fold(store *s, hone_err *e)
 {
     sqlite3 *db;
     int rc = connect_db(&db, s->path, true, e);
+    if (rc == 0)
+        rc = sql_exec(db, "VACUUM", e);
     if (rc == 0 &&
         sqlite3_wal_checkpoint_v2(db, NULL, SQLITE_CHECKPOINT_TRUNCATE, NULL, NULL) != SQLITE_OK)
         rc = sql_error(db, "cannot fold the log", e);

@@ -46,12 +46,23 @@ typedef struct store_stats {
 } store_stats;
 store_stats store_counters(store *s);
 
+/* Packs the database and folds the write-ahead log into it, so that what was deleted is in no file
+ * any more. */
+int store_fold(store *s, hone_err *e);
+
 /* Waits until everything that was queued before the call is written. */
 int store_flush(store *s, hone_err *e);
 
 /* Keyed digests for what is stored but must not be readable. `hex` takes 64 digits and a
  * terminator. */
-typedef enum { STORE_KEYS = 1, STORE_USERS, STORE_AUDIT, STORE_TOKENS, STORE_CHECK } store_purpose;
+typedef enum {
+    STORE_KEYS = 1,
+    STORE_USERS,
+    STORE_AUDIT,
+    STORE_TOKENS,
+    STORE_CHECK,
+    STORE_ERASED
+} store_purpose;
 void store_digest(const store *s, store_purpose purpose, const void *data, size_t len,
                   unsigned char out[32]);
 void store_digest_hex(const store *s, store_purpose purpose, const void *data, size_t len,

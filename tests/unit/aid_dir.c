@@ -4,6 +4,7 @@
 #include "core/base/mem.h"
 
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 static char *make_in(const char *base)
@@ -30,6 +31,32 @@ void aid_dir_drop(char *dir)
     if (dir != NULL)
         dir_remove(dir, NULL);
     free(dir);
+}
+
+static bool file_holds(const char *path, const char *needle)
+{
+    char *data;
+    size_t len;
+    if (file_read(&data, &len, path, 1 << 28, NULL) != 0)
+        return false;
+    bool found = memmem(data, len, needle, strlen(needle)) != NULL;
+    free(data);
+    return found;
+}
+
+bool aid_dir_holds(const char *dir, const char *needle)
+{
+    char **names;
+    bool found = false;
+    if (dir_list(&names, dir, NULL) != 0)
+        abort();
+    for (size_t i = 0; names[i] != NULL && !found; i++) {
+        char *path = path_join(dir, names[i]);
+        found = file_is_dir(path) ? aid_dir_holds(path, needle) : file_holds(path, needle);
+        free(path);
+    }
+    dir_list_free(names);
+    return found;
 }
 
 int aid_dir_setup(void **state)

@@ -490,49 +490,6 @@ static void test_purge_leaves_feedback(void **state)
     assert_int_equal(used, 8);
 }
 
-static bool on_disk(const char *dir, const char *needle)
-{
-    char **names;
-    bool found = false;
-    assert_int_equal(dir_list(&names, dir, NULL), 0);
-    for (size_t i = 0; names[i] != NULL; i++) {
-        char *path = path_join(dir, names[i]), *data;
-        size_t len;
-        if (file_read(&data, &len, path, 1 << 28, NULL) == 0)
-            found = found || memmem(data, len, needle, strlen(needle)) != NULL;
-        free(data);
-        free(path);
-    }
-    dir_list_free(names);
-    return found;
-}
-
-static void test_erasure_leaves_nothing(void **state)
-{
-    place *p = *state;
-    hone_err e = {0};
-    add_response(p->s, "r1", "full", "my secret question");
-    feedback_author bob = {.key_id = "keyaaaaa", .user_hash = "hash-of-bob"};
-    json_t *fb = put_ok(p->s, "{\"id\": \"r1\", \"correction\": \"my secret answer\"}", &bob);
-    json_t *ids = json_pack("[s]", str(fb, "id"));
-    assert_int_equal(feedback_mark_used(p->s, ids, "run-7", &e), 0);
-    assert_true(on_disk(p->dir, "my secret question"));
-    json_t *receipt;
-    if (requests_erase_user(p->s, "hash-of-bob", "cli:me", &receipt, &e) != 0)
-        fail_msg("%s", e.msg);
-    assert_int_equal(num(receipt, "requests"), 1);
-    assert_int_equal(num(receipt, "feedback"), 1);
-    assert_string_equal(
-        json_string_value(json_array_get(json_object_get(receipt, "runs_to_rebuild"), 0)), "run-7");
-    assert_false(on_disk(p->dir, "my secret question"));
-    assert_false(on_disk(p->dir, "my secret answer"));
-    audit_report r;
-    assert_int_equal(audit_verify(p->s, NULL, &r, &e), 0);
-    json_decref(receipt);
-    json_decref(ids);
-    json_decref(fb);
-}
-
 /* ---- a full disk ---- */
 
 static void test_a_full_disk_takes_nothing(void **state)
@@ -579,7 +536,6 @@ int main(void)
         T(test_rows),
         T(test_import),
         T(test_purge_leaves_feedback),
-        T(test_erasure_leaves_nothing),
         T(test_a_full_disk_takes_nothing),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -662,7 +662,8 @@ static void test_operators_have_a_door_of_their_own(void **state)
     } rows[] = {
         {"GET", "/health/live", 200, 200},          {"GET", "/metrics", 404, 200},
         {"GET", "/v1/feedback", 405, 200},          {"GET", "/v1/feedback/export", 404, 200},
-        {"GET", "/v1/feedback/fb-x", 404, 404},     {"GET", "/v1/models", 200, 404},
+        {"GET", "/v1/feedback/fb-x", 404, 404},     {"GET", "/v1/erasure/erase-x", 404, 404},
+        {"POST", "/v1/erasure", 404, 400},          {"GET", "/v1/models", 200, 404},
         {"POST", "/v1/chat/completions", 200, 404},
     };
     (void)state;

@@ -2,6 +2,7 @@
 #include "core/base/js.h"
 #include "core/base/mem.h"
 #include "serve/http/http_auth.h"
+#include "tests/unit/aid_dir.h"
 #include "tests/unit/aid_server.h"
 
 #include <setjmp.h>
@@ -249,6 +250,72 @@ static void test_list_and_export(void **state)
     refused(s, "GET", FB "?rating=good", NULL, NULL, 400, "'rating' must be up, none or down");
 }
 
+/* One stored answer of this user, and nothing that is queued still. */
+static void ask_as(aid_server *s, const char *auth, const char *user, const char *question)
+{
+    char *body = mem_printf("{\"messages\": [{\"role\": \"user\", \"content\": \"%s\"}],"
+                            " \"user\": \"%s\"}",
+                            question, user);
+    json_decref(call(s, "POST", "/v1/chat/completions", auth, body, 200));
+    assert_int_equal(store_flush(s->store, NULL), 0);
+    free(body);
+}
+
+static void test_erasure(void **state)
+{
+    static const char erasure[] = "/v1/erasure";
+    aid_server *s = *state;
+    char *state_dir = s->conf.state_dir;
+    refused(s, "POST", erasure, NULL, "{}", 400,
+            "whom? give one of 'user', 'user_hash' and 'key_id'");
+    refused(s, "POST", erasure, NULL, "{\"user\": \"a\", \"key_id\": \"b\"}", 400,
+            "whom? give one");
+    refused(s, "POST", erasure, NULL, "{\"usr\": \"a\"}", 400, "did you mean 'user'");
+    refused(s, "POST", erasure, NULL, "{\"user\": \"nobody\"}", 404, "nothing is stored of user '");
+    ask_as(s, NULL, "bob", "the needle of bob");
+    ask_as(s, NULL, "ann", "the needle of ann");
+    assert_true(aid_dir_holds(state_dir, "needle of bob"));
+    json_t *plan = call(s, "POST", erasure, NULL, "{\"user\": \"bob\", \"dry_run\": true}", 200);
+    assert_int_equal(json_integer_value(json_object_get(plan, "requests")), 1);
+    assert_int_equal(json_array_size(json_object_get(plan, "limits")), 3);
+    json_decref(plan);
+    assert_true(aid_dir_holds(state_dir, "needle of bob"));
+    json_t *done = call(s, "POST", erasure, NULL, "{\"user\": \"bob\"}", 200);
+    json_t *receipt = json_object_get(done, "receipt");
+    assert_int_equal(json_integer_value(json_object_get(receipt, "requests")), 1);
+    assert_non_null(json_object_get(json_object_get(done, "envelope"), "signatures"));
+    assert_false(aid_dir_holds(state_dir, "needle of bob"));
+    assert_true(aid_dir_holds(state_dir, "needle of ann"));
+    char *path = mem_printf("%s/%s", erasure, str(receipt, "id"));
+    json_t *again = call(s, "GET", path, NULL, NULL, 200);
+    assert_true(json_equal(again, done));
+    refused(s, "GET", "/v1/erasure/erase-x", NULL, NULL, 404, "no erasure 'erase-x'");
+    json_decref(again);
+    json_decref(done);
+    free(path);
+}
+
+/* Only with its scope; and by key, what came without a user. */
+static void test_erasure_by_key(void **state)
+{
+    aid_server *s = *state;
+    char *user = aid_server_key(s, keys_role_find("user")->scopes, NULL);
+    char *admin = aid_server_key(s, keys_role_find("admin")->scopes, NULL);
+    char id[KEYS_ID + 1] = "";
+    memcpy(id, strstr(user, "hk_live_") + 8, KEYS_ID);
+    char *body = mem_printf("{\"key_id\": \"%s\"}", id);
+    json_decref(call(s, "POST", "/v1/chat/completions", user, HI, 200));
+    assert_int_equal(store_flush(s->store, NULL), 0);
+    refused(s, "POST", "/v1/erasure", user, body, 403, "this API key lacks the scope 'erase'");
+    json_t *done = call(s, "POST", "/v1/erasure", admin, body, 200);
+    const json_t *receipt = json_object_get(done, "receipt");
+    assert_int_equal(json_integer_value(json_object_get(receipt, "requests")), 1);
+    json_decref(done);
+    free(body);
+    free(user);
+    free(admin);
+}
+
 static void test_feedback_is_off_without_storage(void **state)
 {
     static const char *const settings[] = {"log_prompts=none", NULL};
@@ -330,6 +397,8 @@ int main(void)
         T(test_keys_and_owners),
         T(test_tokens),
         T(test_list_and_export),
+        T(test_erasure),
+        T(test_erasure_by_key),
         cmocka_unit_test(test_feedback_is_off_without_storage),
         T(test_hook),
         T(test_a_full_disk),

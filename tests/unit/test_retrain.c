@@ -6,11 +6,13 @@
 #include "core/base/js.h"
 #include "core/base/log.h"
 #include "core/base/mem.h"
+#include "serve/loop/erase.h"
 #include "serve/loop/examples.h"
 #include "serve/loop/live.h"
 #include "serve/loop/retrain.h"
 #include "serve/store/feedback.h"
 #include "serve/store/registry.h"
+#include "serve/store/requests.h"
 #include "tests/unit/aid.h"
 #include "tests/unit/aid_dir.h"
 #include "tests/unit/aid_tiny.h"
@@ -453,6 +455,179 @@ static void test_kill_leaves_nothing_half_done(void **state)
     retrain_conf_free(&c);
 }
 
+/* ---- erasure ---- */
+
+static void user_of(const char *name, char hash[33])
+{
+    requests_user_hash(st, name, hash);
+}
+
+static json_t *erase_or_fail(const char *name)
+{
+    char hash[33];
+    json_t *receipt;
+    hone_err e = {0};
+    user_of(name, hash);
+    const erasure_subject who = {ERASURE_USER, hash};
+    if (erase_run(&receipt, st, state_dir, &who, "test", &e) != 0)
+        fail_msg("%s", e.msg);
+    return receipt;
+}
+
+static int keep_one(void *user, json_t *fb, hone_err *e)
+{
+    json_t **one = user;
+    (void)e;
+    if (*one == NULL)
+        *one = json_incref(fb);
+    return 0;
+}
+
+/* The receipt is what was signed, by this appliance. */
+static void check_receipt(const json_t *receipt)
+{
+    char *body, id[SIGN_ID];
+    size_t len;
+    json_t *said;
+    hone_err e = {0};
+    if (sign_envelope_open(&body, &len, id, json_object_get(receipt, "envelope"),
+                           ERASE_RECEIPT_TYPE, &trust, &e) != 0)
+        fail_msg("%s", e.msg);
+    assert_int_equal(js_parse(&said, body, len, &e), 0);
+    assert_true(json_equal(said, json_object_get(receipt, "receipt")));
+    json_decref(said);
+    free(body);
+}
+
+static int64_t number(const json_t *receipt, const char *key)
+{
+    return json_integer_value(json_object_get(json_object_get(receipt, "receipt"), key));
+}
+
+static void test_erasure_reaches_what_has_learned(void **state)
+{
+    (void)state;
+    retrain_conf c = conf("{\"need_improvement\": true}");
+    char tainted[65], now[65], hash[33];
+    hone_err e = {0};
+    add_questions(12);
+    json_t *report = retrain_or_fail(&c, NULL), *line = NULL;
+    live_digest(tainted);
+    char *run = mem_printf("%s/runs/%s", state_dir, text(report, "run"));
+    char *data = path_join(run, "feedback.jsonl"), *kept = path_join(run, "report.json");
+    char *made = mem_printf("%s/models/%s", state_dir, tainted);
+    assert_true(file_exists(data));
+    user_of("user 3", hash);
+    feedback_filter f = {.user_hash = hash};
+    assert_int_equal(feedback_each(st, &f, keep_one, &line, NULL), 0);
+    assert_true(aid_dir_holds(state_dir, "where is the hose?"));
+    /* The plan says it and does nothing. */
+    json_t *plan;
+    const erasure_subject who = {ERASURE_USER, hash};
+    assert_int_equal(erase_plan(&plan, st, state_dir, &who, &e), 0);
+    assert_int_equal(json_integer_value(json_object_get(plan, "feedback")), 1);
+    assert_true(file_exists(data));
+    json_t *planned = json_array_get(json_object_get(plan, "artefacts"), 0);
+    assert_string_equal(text(planned, "digest"), tainted);
+    assert_true(json_is_true(json_object_get(planned, "live")));
+    json_decref(plan);
+    json_t *receipt = erase_or_fail("user 3");
+    check_receipt(receipt);
+    assert_int_equal(number(receipt, "feedback"), 1);
+    assert_true(number(receipt, "files_removed") > 2);
+    assert_false(file_exists(data));
+    assert_true(file_exists(kept));
+    assert_true(file_exists(made)); /* it is live */
+    assert_false(aid_dir_holds(state_dir, "where is the hose?"));
+    json_decref(receipt);
+    /* It does not come back. */
+    bool created;
+    assert_int_equal(feedback_import(st, line, "test", &created, &e), HONE_EDENIED);
+    assert_non_null(strstr(e.msg, "was erased here and is not taken again"));
+    json_object_set_new(line, "id", json_string("fb-other"));
+    assert_int_equal(feedback_import(st, line, "test", &created, &e), HONE_EDENIED);
+    json_decref(line);
+    /* Nor does the model; a round without new feedback replaces it. */
+    assert_int_equal(registry_alias_move(st, "live", tainted, NULL, "me", NULL, &e), HONE_EDENIED);
+    assert_non_null(strstr(e.msg, "learned from what was erased (erase-"));
+    json_decref(report);
+    report = retrain_or_fail(&c, NULL);
+    assert_string_equal(text(report, "status"), "promoted");
+    live_digest(now);
+    assert_string_not_equal(now, tainted);
+    assert_false(file_exists(made));
+    json_decref(report);
+    report = retrain_or_fail(&c, NULL); /* and then all is as it was */
+    assert_string_equal(text(report, "status"), "nothing");
+    json_decref(report);
+    free(run);
+    free(data);
+    free(kept);
+    free(made);
+    retrain_conf_free(&c);
+}
+
+/* Killed after the rows: the files are found by the next one. */
+static void test_erasure_is_finished_later(void **state)
+{
+    (void)state;
+    retrain_conf c = conf("{\"promote\": \"manual\"}");
+    char hash[33];
+    json_t *record, *receipt, *pending;
+    hone_err e = {0};
+    add_questions(12);
+    json_t *report = retrain_or_fail(&c, NULL);
+    char *made = mem_strdup(text(json_object_get(report, "artefact"), "path"));
+    user_of("user 5", hash);
+    const erasure_subject who = {ERASURE_USER, hash};
+    assert_int_equal(erasure_begin(st, &who, "test", &record, &e), 0);
+    const char *id = text(record, "id");
+    assert_int_equal(erasure_receipt(st, id, &receipt, &e), HONE_EAGAIN);
+    assert_true(aid_dir_holds(state_dir, "where is the pump?"));
+    store_close(st);
+    open_state();
+    assert_int_equal(erase_resume(st, state_dir, &e), 0);
+    assert_false(aid_dir_holds(state_dir, "where is the pump?"));
+    assert_false(file_exists(made)); /* it never was live */
+    assert_int_equal(erasure_receipt(st, id, &receipt, &e), 0);
+    check_receipt(receipt);
+    assert_int_equal(erasure_pending(st, &pending, &e), 0);
+    assert_int_equal(json_array_size(pending), 0);
+    json_decref(pending);
+    json_decref(receipt);
+    /* Nothing is left to erase, and that is said. */
+    assert_int_equal(erase_run(&receipt, st, state_dir, &who, "test", &e), HONE_ENOTFOUND);
+    assert_non_null(strstr(e.msg, "nothing is stored of user '"));
+    json_decref(record);
+    json_decref(report);
+    free(made);
+    retrain_conf_free(&c);
+}
+
+/* Feedback that is erased while a run learns from it: the run is not registered. */
+static int erase_meanwhile(hook_call *call, void *user, hone_err *e)
+{
+    (void)call;
+    (void)e;
+    json_decref(erase_or_fail(user));
+    return HOOK_CONTINUE;
+}
+
+static void test_erasure_during_a_run(void **state)
+{
+    (void)state;
+    retrain_conf c = conf("{}");
+    hooks *h = hook_new();
+    json_t *report;
+    hone_err e = {0};
+    add_questions(12);
+    hook_on(h, HOOK_PROMOTE_GATE, "script", 0, erase_meanwhile, "user 1", NULL);
+    assert_int_equal(retrain(&c, h, &report, &e), HONE_EDENIED);
+    assert_non_null(strstr(e.msg, "learned from feedback that was erased meanwhile; run it again"));
+    hook_free(h);
+    retrain_conf_free(&c);
+}
+
 int main(void)
 {
     if (sodium_init() < 0)
@@ -467,6 +642,9 @@ int main(void)
         TEST(test_too_little_and_bad_settings),
         TEST(test_examples),
         TEST(test_kill_leaves_nothing_half_done),
+        TEST(test_erasure_reaches_what_has_learned),
+        TEST(test_erasure_is_finished_later),
+        TEST(test_erasure_during_a_run),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
