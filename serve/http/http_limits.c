@@ -41,6 +41,8 @@ http_limits *http_limits_new(store *s, const http_limits_default *d)
     http_limits *l = mem_alloc(sizeof *l);
     l->s = s;
     l->d = *d;
+    if (d->seconds == NULL)
+        l->d.seconds = clock_seconds;
     pthread_mutex_init(&l->lock, NULL);
     return l;
 }
@@ -67,9 +69,8 @@ const char *http_limit_name(http_limit w)
 
 /* ---- buckets: `cap` a minute ---- */
 
-static void refill(bucket *b, double cap)
+static void refill(bucket *b, double cap, double now)
 {
-    double now = clock_seconds();
     if (!b->used)
         *b = (bucket){cap, now, true};
     b->left += (now - b->at) * cap / 60;
@@ -80,9 +81,9 @@ static void refill(bucket *b, double cap)
 
 /* Takes n, or says in how many seconds there will be n. A wish larger than the bucket is let
  * through when the bucket is full: otherwise it could never be. */
-static bool take(bucket *b, double cap, double n, double *wait_s)
+static bool take(bucket *b, double cap, double n, double now, double *wait_s)
 {
-    refill(b, cap);
+    refill(b, cap, now);
     double need = n < cap ? n : cap;
     if (b->left >= need) {
         b->left -= n;
@@ -161,7 +162,7 @@ http_limit http_limits_request(http_limits *l, const api_key *k, http_limit_view
     *v = (http_limit_view){0};
     pthread_mutex_lock(&l->lock);
     account *a = find(l, k != NULL ? k->id : "");
-    if (w.rpm > 0 && !take(&a->requests, (double)w.rpm, 1, &v->retry_after_s))
+    if (w.rpm > 0 && !take(&a->requests, (double)w.rpm, 1, l->d.seconds(), &v->retry_after_s))
         rc = LIMIT_REQUESTS;
     show(a, &w, v);
     pthread_mutex_unlock(&l->lock);
@@ -189,7 +190,8 @@ static void know_today(http_limits *l, const api_key *k)
     pthread_mutex_unlock(&l->lock);
 }
 
-static http_limit reserve(account *a, const allowance *w, int64_t tokens, http_limit_view *v)
+static http_limit reserve(account *a, const allowance *w, int64_t tokens, http_limit_view *v,
+                          double now)
 {
     if (w->daily > 0 && a->day_tokens + tokens > w->daily) {
         v->retry_after_s = (double)(DAY_MS - clock_unix_ms() % DAY_MS) / 1000;
@@ -199,7 +201,7 @@ static http_limit reserve(account *a, const allowance *w, int64_t tokens, http_l
         v->retry_after_s = 1;
         return LIMIT_PARALLEL;
     }
-    if (w->tpm > 0 && !take(&a->tokens, (double)w->tpm, (double)tokens, &v->retry_after_s))
+    if (w->tpm > 0 && !take(&a->tokens, (double)w->tpm, (double)tokens, now, &v->retry_after_s))
         return LIMIT_TOKENS;
     a->parallel++;
     a->day_tokens += tokens;
@@ -213,7 +215,7 @@ http_limit http_limits_reserve(http_limits *l, const api_key *k, int64_t tokens,
         know_today(l, k);
     pthread_mutex_lock(&l->lock);
     account *a = find(l, k != NULL ? k->id : "");
-    http_limit rc = reserve(a, &w, tokens, v);
+    http_limit rc = reserve(a, &w, tokens, v, l->d.seconds());
     show(a, &w, v);
     pthread_mutex_unlock(&l->lock);
     return rc;
@@ -227,7 +229,7 @@ void http_limits_settle(http_limits *l, const api_key *k, int64_t reserved, int6
     a->parallel--;
     a->day_tokens += used - reserved;
     if (w.tpm > 0) {
-        refill(&a->tokens, (double)w.tpm);
+        refill(&a->tokens, (double)w.tpm, l->d.seconds());
         a->tokens.left += (double)(reserved - used);
         if (a->tokens.left > (double)w.tpm)
             a->tokens.left = (double)w.tpm;
@@ -248,7 +250,7 @@ static address *place_of(http_limits *l, const char *ip, bool make)
         if (strcmp(a->ip, ip) == 0)
             return a;
         if (a->failures.used)
-            refill(&a->failures, (double)l->d.auth_failures_per_minute);
+            refill(&a->failures, (double)l->d.auth_failures_per_minute, l->d.seconds());
         if (worst == NULL || (worst->failures.used &&
                               (!a->failures.used || a->failures.left > worst->failures.left)))
             worst = a;
@@ -267,7 +269,7 @@ bool http_limits_ip_ok(http_limits *l, const char *ip, double *retry_after_s)
     pthread_mutex_lock(&l->lock);
     address *a = cap > 0 ? place_of(l, ip, false) : NULL;
     if (a != NULL) {
-        refill(&a->failures, cap);
+        refill(&a->failures, cap, l->d.seconds());
         ok = a->failures.left >= 1;
         *retry_after_s = ok ? 0 : (1 - a->failures.left) * 60 / cap;
     }
@@ -280,6 +282,6 @@ void http_limits_ip_failed(http_limits *l, const char *ip)
     double cap = (double)l->d.auth_failures_per_minute, wait;
     pthread_mutex_lock(&l->lock);
     if (cap > 0)
-        take(&place_of(l, ip, true)->failures, cap, 1, &wait);
+        take(&place_of(l, ip, true)->failures, cap, 1, l->d.seconds(), &wait);
     pthread_mutex_unlock(&l->lock);
 }

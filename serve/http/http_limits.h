@@ -12,6 +12,7 @@ typedef struct http_limits http_limits;
 /* Limits for keys without their own; 0: none. */
 typedef struct http_limits_default {
     int64_t rpm, tpm, max_parallel, daily_tokens, auth_failures_per_minute;
+    double (*seconds)(void); /* by which buckets fill; NULL: clock_seconds */
 } http_limits_default;
 
 /* s may be NULL (no daily use is known then); it must outlive the limits. */

@@ -393,8 +393,9 @@ int http_server_start(http_server **out, const http_options *o, hone_err *e)
     s->jobs = queue_new(2 * (size_t)c->max_connections + 16);
     s->janitor_stop = queue_new(1);
     s->limits = http_limits_new(
-        s->store, &(http_limits_default){c->default_rpm, c->default_tpm, c->default_max_parallel,
-                                         c->default_daily_tokens, c->auth_failures_per_minute});
+        s->store,
+        &(http_limits_default){c->default_rpm, c->default_tpm, c->default_max_parallel,
+                               c->default_daily_tokens, c->auth_failures_per_minute, NULL});
     MHD_set_panic_func(on_panic, NULL);
     int rc = start_all(s, e);
     if (rc != 0) {

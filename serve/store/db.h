@@ -22,6 +22,7 @@ int store_post(store *s, store_fn *fn, store_done_fn *done, void *user);
 int store_read(store *s, store_fn *fn, void *user, hone_err *e);
 
 hooks *store_hooks(const store *s);
+int64_t store_now_ms(const store *s);
 
 /* One row is one step of the schema; rows are only ever added, at the end. */
 typedef struct migration {

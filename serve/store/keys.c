@@ -265,7 +265,7 @@ static bool printable(const char *s)
     return utf8_valid(s, n) == n;
 }
 
-static int check_want(const api_key *k, hone_err *e)
+static int check_want(const store *s, const api_key *k, hone_err *e)
 {
     if (!printable(k->name) || !printable(k->owner) || !printable(k->models_allow))
         return hone_fail(e, HONE_EINVAL,
@@ -281,7 +281,7 @@ static int check_want(const api_key *k, hone_err *e)
                          k->name, k->env);
     if (k->rpm < 0 || k->tpm < 0 || k->max_parallel < 0 || k->daily_tokens < 0)
         return hone_fail(e, HONE_EINVAL, "key '%s': a limit below zero", k->name);
-    if (k->expires_ms != 0 && k->expires_ms <= clock_unix_ms())
+    if (k->expires_ms != 0 && k->expires_ms <= store_now_ms(s))
         return hone_fail(e, HONE_EINVAL, "key '%s': the expiry lies in the past", k->name);
     return 0;
 }
@@ -312,9 +312,9 @@ int keys_create(store *s, const api_key *want, const char *actor, api_key *made,
     work w = {.s = s, .k = *want, .actor = actor, .text = text};
     if (w.k.env[0] == '\0')
         snprintf(w.k.env, sizeof w.k.env, "live");
-    w.k.created_ms = clock_unix_ms();
+    w.k.created_ms = store_now_ms(s);
     w.k.revoked_ms = w.k.last_used_ms = w.k.prev_expires_ms = 0;
-    int rc = check_want(&w.k, e);
+    int rc = check_want(s, &w.k, e);
     if (rc == 0)
         rc = commit(&w, create_run, e);
     if (rc != 0) {
@@ -334,7 +334,7 @@ static int rotate_run(sqlite3 *db, void *user, hone_err *e)
     if (w->k.revoked_ms != 0)
         return hone_fail(e, HONE_EDENIED, "key '%s' is revoked; make a new one", w->k.id);
     new_secret(w->s, &w->k, w->text, w->hash);
-    w->k.prev_expires_ms = w->grace_ms > 0 ? clock_unix_ms() + w->grace_ms : 0;
+    w->k.prev_expires_ms = w->grace_ms > 0 ? store_now_ms(w->s) + w->grace_ms : 0;
     rc = sql_run(db, e,
                  "UPDATE keys SET hash_prev = CASE WHEN ?1 IS NULL THEN NULL ELSE hash END,"
                  " prev_expires_at = ?1, hash = ?2 WHERE id = ?3",
@@ -365,7 +365,7 @@ static int revoke_run(sqlite3 *db, void *user, hone_err *e)
     rc = sql_run(db, e,
                  "UPDATE keys SET revoked_at = ?, hash_prev = NULL, prev_expires_at = NULL"
                  " WHERE id = ?",
-                 "is", clock_unix_ms(), w->k.id);
+                 "is", store_now_ms(w->s), w->k.id);
     return rc == 0 ? note(db, w, "key.revoke", e) : rc;
 }
 
@@ -423,15 +423,19 @@ int keys_each(store *s, keys_fn *fn, void *user, hone_err *e)
 
 static int active_run(sqlite3 *db, void *user, hone_err *e)
 {
-    return sql_int(user, db, e,
+    lookup *l = user;
+    return sql_int(&l->n, db, e,
                    "SELECT count(*) FROM keys WHERE revoked_at IS NULL"
                    " AND (expires_at IS NULL OR expires_at > ?)",
-                   "i", clock_unix_ms());
+                   "i", store_now_ms(l->s));
 }
 
 int keys_active(store *s, int64_t *n, hone_err *e)
 {
-    return store_read(s, active_run, n, e);
+    lookup l = {.s = s};
+    int rc = store_read(s, active_run, &l, e);
+    *n = l.n;
+    return rc;
 }
 
 static int count_run(sqlite3 *db, void *user, hone_err *e)
@@ -506,7 +510,7 @@ static int find_run(sqlite3 *db, void *user, hone_err *e)
  * costs what a wrong secret costs. */
 static keys_verdict judge(const lookup *l, const unsigned char got[HASH])
 {
-    int64_t now = clock_unix_ms();
+    int64_t now = store_now_ms(l->s);
     bool now_fits = sodium_memcmp(got, l->hash, HASH) == 0;
     bool prev_fits = sodium_memcmp(got, l->prev, HASH) == 0;
     bool in_grace = l->has_prev && l->out->prev_expires_ms > now;
@@ -527,7 +531,7 @@ int keys_check(store *s, const char *text, keys_verdict *v, api_key *out, hone_e
     *v = KEYS_MALFORMED;
     if (!parse_text(text, &p))
         return 0;
-    lookup l = {.id = p.id, .out = out};
+    lookup l = {.s = s, .id = p.id, .out = out};
     randombytes_buf(l.hash, HASH); /* what an unknown id is compared with */
     randombytes_buf(l.prev, HASH);
     store_digest(s, STORE_KEYS, p.secret, KEYS_SECRET, got);
@@ -545,10 +549,15 @@ const char *keys_verdict_name(keys_verdict v)
     return names[v];
 }
 
+typedef struct touch {
+    char id[KEYS_ID + 1];
+    int64_t now_ms;
+} touch;
+
 static int touch_run(sqlite3 *db, void *user, hone_err *e)
 {
-    return sql_run(db, e, "UPDATE keys SET last_used_at = ? WHERE id = ?", "is", clock_unix_ms(),
-                   (const char *)user);
+    const touch *t = user;
+    return sql_run(db, e, "UPDATE keys SET last_used_at = ? WHERE id = ?", "is", t->now_ms, t->id);
 }
 
 static void touch_done(void *user, int rc, const hone_err *e)
@@ -560,9 +569,12 @@ static void touch_done(void *user, int rc, const hone_err *e)
 
 void keys_touch(store *s, const api_key *k)
 {
-    if (clock_unix_ms() - k->last_used_ms < TOUCH_MS)
+    int64_t now = store_now_ms(s);
+    if (now - k->last_used_ms < TOUCH_MS)
         return;
-    char *id = mem_strdup(k->id);
-    if (store_post(s, touch_run, touch_done, id) != 0)
-        free(id);
+    touch *t = mem_alloc(sizeof *t);
+    memcpy(t->id, k->id, sizeof t->id);
+    t->now_ms = now;
+    if (store_post(s, touch_run, touch_done, t) != 0)
+        free(t);
 }

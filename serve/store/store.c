@@ -1,6 +1,7 @@
 /* Opening, the writer thread, and the read connections. */
 #include "serve/store/store.h"
 
+#include "core/base/clock.h"
 #include "core/base/file.h"
 #include "core/base/log.h"
 #include "core/base/mem.h"
@@ -31,6 +32,7 @@ struct store {
     char *dir, *path;
     unsigned char pepper[SECRET_BYTES];
     hooks *hooks;
+    int64_t (*now_ms)(void);
     sqlite3 *db; /* the writer's */
     queue *jobs;
     pthread_t writer;
@@ -344,6 +346,7 @@ int store_open(store **out, const char *dir, const store_options *o, hone_err *e
     s->dir = mem_strdup(dir);
     s->path = path_join(dir, "hone.db");
     s->hooks = o->hooks;
+    s->now_ms = o->now_ms != NULL ? o->now_ms : clock_unix_ms;
     s->jobs = queue_new((size_t)(o->queue_jobs > 0 ? o->queue_jobs : QUEUE_JOBS));
     pthread_mutex_init(&s->lock, NULL);
     pthread_cond_init(&s->reader_back, NULL);
@@ -387,6 +390,11 @@ const char *store_dir(const store *s)
 hooks *store_hooks(const store *s)
 {
     return s->hooks;
+}
+
+int64_t store_now_ms(const store *s)
+{
+    return s->now_ms();
 }
 
 static int read_version(sqlite3 *db, void *user, hone_err *e)

@@ -19,9 +19,10 @@
 typedef struct store store;
 
 typedef struct store_options {
-    int queue_jobs;  /* writes that may wait; 0: 4096 */
-    hooks *hooks;    /* AUDIT_EVENT is emitted there; may be NULL; must outlive the store */
-    bool must_exist; /* ENOTFOUND instead of making a new database */
+    int queue_jobs;          /* writes that may wait; 0: 4096 */
+    hooks *hooks;            /* AUDIT_EVENT is emitted there; may be NULL; must outlive the store */
+    bool must_exist;         /* ENOTFOUND instead of making a new database */
+    int64_t (*now_ms)(void); /* by which keys expire; NULL: clock_unix_ms */
 } store_options;
 
 /* Opens or makes the database and brings its schema up to date. o may be NULL. Errors: EUNSUPPORTED

