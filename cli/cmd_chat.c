@@ -31,6 +31,7 @@ typedef struct conversation {
     sampling s;
     json_t *messages;
     uint64_t turn;
+    gen_cache *cache; /* what the model has read so far */
 } conversation;
 
 static void add_message(json_t *messages, const char *role, const char *text)
@@ -61,7 +62,7 @@ static int answer(conversation *c, const char *text, hone_err *e)
     gen_result r = {0};
     add_message(c->messages, "user", text);
     int rc = runtime_render(c->rt, c->messages, true, &ids, e);
-    const gen_prompt one = {.ids = ids.id, .n = ids.n, .stream = c->turn++};
+    const gen_prompt one = {.ids = ids.id, .n = ids.n, .stream = c->turn++, .cache = c->cache};
     if (rc == 0)
         rc = gen_run(c->rt->model, c->rt->tok, &c->s.p, &one, 1, &r, print_text, NULL, e);
     putchar('\n');
@@ -123,7 +124,7 @@ static int run(int argc, char **argv)
         return cmd_usage(&cmd_chat, "%s", e.msg);
     if (o.rt.model == NULL)
         return cmd_usage(&cmd_chat, "--model DIR is missing");
-    conversation c = {.rt = &rt, .o = &o, .messages = json_array()};
+    conversation c = {.rt = &rt, .o = &o, .messages = json_array(), .cache = gen_cache_new()};
     int rc = runtime_open(&rt, &o.rt, &e);
     if (rc == 0 && rt.chat == NULL)
         rc = hone_fail(&e, HONE_ENOTFOUND,
@@ -137,6 +138,7 @@ static int run(int argc, char **argv)
     if (rc == 0)
         rc = converse(&c, &e);
     json_decref(c.messages);
+    gen_cache_free(c.cache);
     runtime_close(&rt);
     return rc == 0 ? 0 : cmd_failed(&e);
 }
@@ -145,7 +147,8 @@ const cmd cmd_chat = {
     "chat", run, "talk with a model",
     "usage: hone chat --model DIR [--adapter DIR] [options]\n\n"
     "Reads a message a line and prints the answer as it comes; the conversation so far goes to\n"
-    "the model each time, through its chat template. /reset forgets it, /exit or the end of the\n"
+    "the model each time, through its chat template; what it has read before is not read again.\n"
+    "/reset forgets it, /exit or the end of the\n"
     "input leaves.\n\n"
     "  --system TEXT       a system message that stands first\n" SAMPLING_HELP RUNTIME_HELP "\n"
     "example: hone chat --model DIR --temperature 0.7"};

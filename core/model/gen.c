@@ -156,8 +156,17 @@ typedef struct slot {
     double began, first;
 } slot;
 
+struct gen_cache {
+    model_kv *kv;
+    int64_t blocks; /* of kv */
+    int32_t *ids;   /* what is in it, in order */
+    size_t n, cap;
+    size_t kept; /* of the last prompt */
+};
+
 typedef struct run {
     model *m;
+    gen_cache *cache; /* NULL: the run's own */
     const tok *tok;
     const gen_params *p;
     const gen_prompt *prompts;
@@ -188,6 +197,77 @@ static int64_t limit_of(const run *r, size_t prompt)
     return r->p->max_tokens < 0 || r->p->max_tokens > room ? room : r->p->max_tokens;
 }
 
+/* ---- a conversation's cache ---- */
+
+gen_cache *gen_cache_new(void)
+{
+    return mem_alloc(sizeof(gen_cache));
+}
+
+void gen_cache_free(gen_cache *c)
+{
+    if (c == NULL)
+        return;
+    model_kv_close(c->kv);
+    free(c->ids);
+    free(c);
+}
+
+size_t gen_cache_kept(const gen_cache *c)
+{
+    return c->kept;
+}
+
+/* Room for a whole context where that is not too much; when it has to grow, what was in it is read
+ * anew. */
+static int grow_cache(run *r, hone_err *e)
+{
+    gen_cache *c = r->cache;
+    int64_t most = (int64_t)(MAX_KV_BYTES / model_kv_bytes(r->m, 1, BLOCK_TOKENS));
+    int64_t whole = (context_of(r) + BLOCK_TOKENS - 1) / BLOCK_TOKENS;
+    int64_t blocks = whole < most ? whole : most > r->blocks ? most : r->blocks;
+    model_kv_close(c->kv);
+    *c = (gen_cache){.ids = c->ids, .cap = c->cap};
+    int rc = model_kv_open(&c->kv, r->m, blocks, BLOCK_TOKENS, e);
+    if (rc == 0)
+        c->blocks = blocks;
+    return rc;
+}
+
+/* The last token of a prompt is always computed: its logits are wanted. */
+static size_t common_beginning(const gen_cache *c, const gen_prompt *p)
+{
+    size_t n = 0;
+    while (n < c->n && n + 1 < p->n && c->ids[n] == p->ids[n])
+        n++;
+    return n;
+}
+
+static int use_cache(run *r, hone_err *e)
+{
+    gen_cache *c = r->cache;
+    int rc = c->blocks < r->blocks ? grow_cache(r, e) : 0;
+    if (rc != 0)
+        return rc;
+    /* What comes after is written over; if this run fails, the beginning still stands. */
+    c->n = c->kept = common_beginning(c, r->prompts);
+    r->kv = c->kv;
+    r->blocks = c->blocks;
+    r->n_slots = 1;
+    r->block_table = mem_array((size_t)r->blocks, sizeof *r->block_table);
+    return 0;
+}
+
+/* What the run has put into it. */
+static void note_cache(gen_cache *c, const slot *s)
+{
+    kern_sample_row all;
+    gen_state_row(s->state, &all);
+    c->ids = mem_grow(c->ids, &c->cap, s->fed + 1, sizeof *c->ids);
+    memcpy(c->ids, all.context, s->fed * sizeof *c->ids);
+    c->n = s->fed;
+}
+
 /* Makes the cache: slots for as many answers as there are and memory allows. */
 static int open_cache(run *r, hone_err *e)
 {
@@ -202,6 +282,8 @@ static int open_cache(run *r, hone_err *e)
         longest = need > longest ? need : longest;
     }
     r->blocks = (longest + BLOCK_TOKENS - 1) / BLOCK_TOKENS;
+    if (r->cache != NULL)
+        return use_cache(r, e);
     size_t bytes = model_kv_bytes(r->m, r->blocks, BLOCK_TOKENS);
     size_t fit = MAX_KV_BYTES / bytes;
     size_t slots = r->n < MAX_SLOTS ? r->n : MAX_SLOTS;
@@ -221,6 +303,7 @@ static void admit(run *r)
         gen_params p = *r->p;
         p.max_tokens = limit_of(r, r->next);
         *s = (slot){.prompt = r->next++, .began = clock_seconds()};
+        s->fed = r->cache != NULL ? r->cache->kept : 0;
         s->state = gen_state_new(r->tok, &p, prompt->ids, prompt->n, prompt->stream);
         buf_init(&s->text, MAX_TEXT);
     }
@@ -282,6 +365,8 @@ static int finish_slot(run *r, slot *s)
         .logp = s->logp,
     };
     memcpy(out->ids, ids, n * sizeof *ids);
+    if (r->cache != NULL)
+        note_cache(r->cache, s);
     int rc = buf_check(&s->text, "an answer", NULL);
     out->text = buf_take(&s->text, NULL);
     gen_state_free(s->state);
@@ -351,6 +436,7 @@ int gen_run(model *m, const tok *t, const gen_params *p, const gen_prompt *promp
                .p = p,
                .prompts = prompts,
                .n = n,
+               .cache = n == 1 ? prompts->cache : NULL,
                .results = results,
                .fn = fn,
                .user = user};
@@ -369,7 +455,8 @@ int gen_run(model *m, const tok *t, const gen_params *p, const gen_prompt *promp
         buf_free(&r->slot[i].text);
         free(r->slot[i].logp);
     }
-    model_kv_close(r->kv);
+    if (r->cache == NULL)
+        model_kv_close(r->kv);
     free(r->block_table);
     free(r);
     return rc;

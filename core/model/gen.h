@@ -69,10 +69,20 @@ void gen_result_free(gen_result *r);
 /* Called for text as it comes (NULL: not wanted); a non-zero return cancels that answer. */
 typedef int gen_text_fn(void *user, size_t prompt, const char *text, size_t len);
 
+/* What was computed for one conversation, kept from run to run: what a prompt has in common with
+ * the prompt and answer before it is not computed again. It grows with the conversation. Free it
+ * before its model is closed. */
+typedef struct gen_cache gen_cache;
+gen_cache *gen_cache_new(void);
+void gen_cache_free(gen_cache *c); /* NULL is a no-op */
+/* Tokens of the last prompt that were there already. */
+size_t gen_cache_kept(const gen_cache *c);
+
 typedef struct gen_prompt {
     const int32_t *ids;
     size_t n;
-    uint64_t stream; /* of its random numbers: give equal prompts different ones */
+    uint64_t stream;  /* of its random numbers: give equal prompts different ones */
+    gen_cache *cache; /* NULL: none. For a prompt that runs alone */
 } gen_prompt;
 
 /* Decodes n prompts together; results [n], to be released each with gen_result_free, also after an

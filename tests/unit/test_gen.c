@@ -400,9 +400,78 @@ static void test_the_published_story(void **state)
     free(golden);
 }
 
+/* ---- a conversation ---- */
+
+static gen_result answer(const int32_t *prompt_ids, size_t n, gen_cache *cache)
+{
+    gen_params p;
+    gen_result r;
+    hone_err e = {0};
+    const gen_prompt prompt = {.ids = prompt_ids, .n = n, .stream = 1, .cache = cache};
+    gen_defaults(&p);
+    p.temperature = 1;
+    p.seed = 7;
+    p.max_tokens = 6;
+    p.ignore_eos = true;
+    if (gen_run(m, letters, &p, &prompt, 1, &r, NULL, NULL, &e) != 0)
+        fail_msg("%s", e.msg);
+    return r;
+}
+
+static void same_as_alone(const int32_t *asked, size_t n, gen_cache *cache, size_t kept,
+                          gen_result *with)
+{
+    gen_result alone = answer(asked, n, NULL);
+    *with = answer(asked, n, cache);
+    assert_int_equal(gen_cache_kept(cache), kept);
+    assert_string_equal(with->text, alone.text);
+    assert_int_equal(with->n, alone.n);
+    assert_memory_equal(with->ids, alone.ids, alone.n * sizeof *alone.ids);
+    gen_result_free(&alone);
+}
+
+/* Turn by turn only what is new is read; a history that was changed is read from there on. */
+static void test_a_conversation_is_not_read_again(void **state)
+{
+    (void)state;
+    int32_t said[64] = {A, A + 1, A + 2, A + 3};
+    size_t n = 4;
+    gen_cache *cache = gen_cache_new();
+    gen_result r;
+    same_as_alone(said, n, cache, 0, &r);
+    /* The last sampled token has not been read yet. */
+    for (int turn = 0; turn < 3; turn++) {
+        size_t known = n + r.n - 1;
+        memcpy(said + n, r.ids, r.n * sizeof *ids);
+        n += r.n;
+        said[n++] = A + 5;
+        said[n++] = A + turn;
+        gen_result_free(&r);
+        same_as_alone(said, n, cache, known, &r);
+    }
+    gen_result_free(&r);
+    said[6] = said[6] == A ? A + 1 : A;
+    same_as_alone(said, n, cache, 6, &r);
+    gen_result_free(&r);
+    same_as_alone(said, n, cache, n - 1, &r); /* the same again: its last token only */
+    gen_result_free(&r);
+    /* A prompt that cannot run loses nothing. */
+    gen_params p;
+    hone_err e = {0};
+    int32_t *longer = mem_array(70, sizeof *longer);
+    const gen_prompt bad = {.ids = longer, .n = 70, .cache = cache};
+    gen_defaults(&p);
+    assert_int_equal(gen_run(m, letters, &p, &bad, 1, &r, NULL, NULL, &e), HONE_ELIMIT);
+    same_as_alone(said, n, cache, n - 1, &r);
+    gen_result_free(&r);
+    free(longer);
+    gen_cache_free(cache);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_a_conversation_is_not_read_again),
         cmocka_unit_test(test_what_is_shown_when),
         cmocka_unit_test(test_the_row_is_a_function_of_the_place),
         cmocka_unit_test(test_company_changes_nothing),
