@@ -2,33 +2,30 @@
 #include "cli/args.h"
 #include "cli/cmd.h"
 #include "cli/extend.h"
+#include "cli/runtime.h"
 #include "core/base/js.h"
 #include "core/base/mem.h"
 #include "core/eval/eval.h"
-#include "serve/engine/served.h"
+#include "core/model/digest.h"
 
 #include <stddef.h>
 #include <stdio.h>
 #include <string.h>
 
 typedef struct options {
-    const char *model, *adapter, *data, *metrics, *limit, *max_tokens, *batch, *device, *dtype;
-    const char *threads, *out, *baseline, *plugins;
+    runtime_args rt;
+    const char *data, *metrics, *limit, *max_tokens, *batch, *out, *baseline, *plugins;
     bool json, before;
 } options;
 
 /* clang-format off */
 static const args_row rows[] = {
-    {"model",      offsetof(options, model),      ARGS_TEXT},
-    {"adapter",    offsetof(options, adapter),    ARGS_TEXT},
+    RUNTIME_ARGS(options, rt),
     {"data",       offsetof(options, data),       ARGS_TEXT},
     {"metrics",    offsetof(options, metrics),    ARGS_TEXT},
     {"limit",      offsetof(options, limit),      ARGS_TEXT},
     {"max-tokens", offsetof(options, max_tokens), ARGS_TEXT},
     {"batch",      offsetof(options, batch),      ARGS_TEXT},
-    {"device",     offsetof(options, device),     ARGS_TEXT},
-    {"dtype",      offsetof(options, dtype),      ARGS_TEXT},
-    {"threads",    offsetof(options, threads),    ARGS_TEXT},
     {"out",        offsetof(options, out),        ARGS_TEXT},
     {"baseline",   offsetof(options, baseline),   ARGS_TEXT},
     {"plugins",    offsetof(options, plugins),    ARGS_TEXT},
@@ -38,40 +35,51 @@ static const args_row rows[] = {
 };
 /* clang-format on */
 
-static int evaluate(json_t **report, const options *o, const char *adapter, hooks *h, hone_err *e)
+static int take_numbers(eval_options *eo, const options *o, hone_err *e)
 {
-    served *s = NULL;
-    int64_t threads = 0, batch = 0;
-    bool f32 = o->dtype == NULL || strcmp(o->dtype, "f32") == 0;
-    eval_options eo = {.data = o->data, .metrics = o->metrics != NULL ? o->metrics : "perplexity"};
-    served_options so = {.model_dir = o->model,
-                         .adapter_dir = adapter,
-                         .device = o->device != NULL ? o->device : "auto",
-                         .dtype = f32 ? KERN_F32 : KERN_BF16,
-                         .kv_tokens = 1};
-    int rc = args_whole(&eo.limit, o->limit, "limit", e);
+    int64_t batch = 0;
+    int rc = args_whole(&eo->limit, o->limit, "limit", e);
     if (rc == 0)
-        rc = args_whole(&eo.max_tokens, o->max_tokens, "max-tokens", e);
-    if (rc == 0)
-        rc = args_whole(&threads, o->threads, "threads", e);
+        rc = args_whole(&eo->max_tokens, o->max_tokens, "max-tokens", e);
     if (rc == 0)
         rc = args_whole(&batch, o->batch, "batch", e);
-    so.threads = (int)threads;
-    eo.batch = (int)batch;
+    eo->batch = (int)batch;
+    return rc;
+}
+
+/* What was scored, by digest. */
+static int name_weights(json_t *report, const runtime_args *a, hone_err *e)
+{
+    char digest[65] = "";
+    int rc = model_dir_digest(digest, a->model, e);
+    json_object_set_new(report, "model", json_string(digest));
+    digest[0] = '\0';
+    if (rc == 0 && a->adapter != NULL)
+        rc = model_dir_digest(digest, a->adapter, e);
+    json_object_set_new(report, "adapter", json_string(digest));
+    return rc;
+}
+
+static int evaluate(json_t **report, const options *o, bool adapted, hooks *h, hone_err *e)
+{
+    runtime rt = {0};
+    runtime_args with = o->rt;
+    eval_options eo = {
+        .data = o->data, .metrics = o->metrics != NULL ? o->metrics : "perplexity", .hooks = h};
+    if (!adapted)
+        with.adapter = NULL;
+    int rc = take_numbers(&eo, o, e);
     if (rc == 0)
-        rc = served_open(&s, &so, e);
+        rc = runtime_open(&rt, &with, e);
     if (rc != 0)
         return rc;
-    eo.m = s->model;
-    eo.t = s->tok;
-    eo.c = s->chat;
-    eo.hooks = h;
+    eo.m = rt.model;
+    eo.t = rt.tok;
+    eo.c = rt.chat;
     rc = eval_run(report, &eo, e);
-    if (rc == 0) {
-        json_object_set_new(*report, "model", json_string(s->model_digest));
-        json_object_set_new(*report, "adapter", json_string(s->adapter_digest));
-    }
-    served_release(s);
+    if (rc == 0)
+        rc = name_weights(*report, &with, e);
+    runtime_close(&rt);
     return rc;
 }
 
@@ -97,11 +105,11 @@ static int run_all(const options *o, hone_err *e)
     extend *x = NULL;
     int rc = extend_open_file(&x, o->plugins, e);
     if (rc == 0 && o->before)
-        rc = evaluate(&before, o, NULL, extend_hooks(x), e);
+        rc = evaluate(&before, o, false, extend_hooks(x), e);
     else if (rc == 0 && o->baseline != NULL)
         rc = js_load(&before, o->baseline, e);
     if (rc == 0)
-        rc = evaluate(&after, o, o->adapter, extend_hooks(x), e);
+        rc = evaluate(&after, o, true, extend_hooks(x), e);
     if (rc == 0 && before != NULL)
         rc = eval_compare(&compare, before, after, e);
     if (rc == 0 && o->out != NULL)
@@ -124,12 +132,10 @@ static int run(int argc, char **argv)
     int n_rest;
     if (args_parse(rows, &o, argc, argv, NULL, 0, &n_rest, &e) != 0)
         return cmd_usage(&cmd_eval, "%s", e.msg);
-    if (o.model == NULL || (o.data == NULL && o.plugins == NULL))
+    if (o.rt.model == NULL || (o.data == NULL && o.plugins == NULL))
         return cmd_usage(&cmd_eval, "--model is needed, and --data or --plugins with a probe");
-    if (o.before && (o.adapter == NULL || o.baseline != NULL))
+    if (o.before && (o.rt.adapter == NULL || o.baseline != NULL))
         return cmd_usage(&cmd_eval, "--before compares without and with --adapter");
-    if (o.dtype != NULL && strcmp(o.dtype, "f32") != 0 && strcmp(o.dtype, "bf16") != 0)
-        return cmd_usage(&cmd_eval, "--dtype is f32 or bf16");
     return run_all(&o, &e) == 0 ? 0 : cmd_failed(&e);
 }
 
@@ -151,7 +157,6 @@ const cmd cmd_eval = {
     "  --limit N             first N examples only\n"
     "  --max-tokens N        longest answer (64)\n"
     "  --batch N             answers decoded together (8)\n"
-    "  --dtype f32|bf16  --device cpu|cuda|auto  --threads N  --json\n"
-    "\n"
+    "  --json\n" RUNTIME_HELP "\n"
     "example: hone eval --model base --adapter out/support --before --data holdout.jsonl --metrics "
     "perplexity,accuracy"};
