@@ -358,6 +358,7 @@ static void test_errors_in_a_stream(void **state)
 {
     aid_server *s = *state;
     s->plan->fail_after = 2;
+    s->plan->token_ms = 300; /* what came before the error has been sent */
     json_t *all = stream(s, CHAT, "{" U ", \"stream\": true}");
     size_t n = json_array_size(all);
     char *text = joined(all, 0, "delta.content");
