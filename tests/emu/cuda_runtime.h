@@ -7,7 +7,8 @@
  * made to show: device memory starts as NaN, shared memory too, copies into shared memory arrive
  * only when they are waited for, and the order of threads can be turned round (EMU_ORDER=reverse or
  * a number that seeds a shuffle) so that a missing barrier changes the result. Host pointers are
- * not device pointers here either: device memory is reserved in an address range of its own. */
+ * not device pointers here either: device memory is reserved in an address range of its own.
+ * EMU_SHARED=BYTES gives blocks less shared memory, as on a smaller card (101376: sm_89). */
 #include <math.h>
 #include <stddef.h>
 #include <stdint.h>

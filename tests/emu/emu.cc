@@ -574,7 +574,9 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp *p, int)
     p->major = 9;
     p->multiProcessorCount = 4;
     p->totalGlobalMem = total;
-    p->sharedMemPerBlockOptin = SHARED_MAX;
+    const char *shared = getenv("EMU_SHARED"); /* bytes, as on a smaller card */
+    p->sharedMemPerBlockOptin =
+        shared == nullptr ? (size_t)SHARED_MAX : std::min((size_t)atol(shared), (size_t)SHARED_MAX);
     return cudaSuccess;
 }
 cudaError_t cudaDriverGetVersion(int *v)
