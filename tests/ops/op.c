@@ -9,7 +9,7 @@
 #include "core/base/clock.h"
 #include "core/base/mem.h"
 
-enum { GAP = 5, SAMPLES = 6, DIRECTIONS = 2, GRAD_DIRECTIONS = 8 };
+enum { GAP = 5, EVEN_GAP = 8, SAMPLES = 6, DIRECTIONS = 2, GRAD_DIRECTIONS = 8 };
 
 /* ---- operands -------------------------------------------------------------------------------- */
 
@@ -113,7 +113,7 @@ static op_array *array_new(op_ctx *c, kern_dtype t, int64_t rows, int64_t cols)
         abort();
     c->array[c->n_arrays++] = a;
     *a = (op_array){.t = kern_mat(t, rows, cols, NULL), .rows = rows, .cols = cols};
-    a->t.ld = rows > 1 && !c->dense ? cols + GAP : cols;
+    a->t.ld = rows > 1 && !c->dense ? cols + (c->even ? EVEN_GAP : GAP) : cols;
     a->v = mem_alloc((size_t)(rows * cols + 1) * sizeof(double));
     check(kern_do(c->d, alloc, bytes_of(a) + 64, &a->t.data));
     return a;
@@ -482,6 +482,7 @@ void op_run(op_ctx *c, const op_test *t, int i)
         c->samples = SAMPLES;
         c->compared = run == 0 ? 0 : c->compared;
         c->dense = false;
+        c->even = false;
         c->mode = run == 0 ? mode : OP_BITS;
         (mode == OP_GRAD ? t->grad : t->run)(c, i);
         drop(c);

@@ -43,6 +43,7 @@ typedef struct op_ctx {
     int inject_at; /* number of the comparison that gets a wrong result */
     op_inject inject;
     bool dense;  /* arrays without gaps; a case may set it */
+    bool even;   /* gaps that leave rows on 16 bytes where they can be; a case may set it */
     int samples; /* elements of a gradient that op_grad differentiates by; a case may lower it */
     op_mode mode;
     bool skip_unsupported; /* a case that the backend refuses as unsupported is told, not failed */

@@ -154,19 +154,42 @@ typedef struct attn_case {
     int64_t window;
     int n_seg;
     int32_t len[6];
+    bool even; /* rows that may be read 16 bytes at a time */
 } attn_case;
 
+/* Tiles of a backend have 16 to 128 rows: segments shorter and longer than one, ends inside them.
+ */
 static const attn_case attns[] = {
-    {1, 1, 8, 0, 1, {1}},       {2, 1, 16, 0, 3, {1, 17, 3}},    {9, 3, 64, 0, 2, {33, 20}},
-    {4, 4, 80, 5, 2, {30, 4}},  {4, 2, 96, 0, 4, {1, 1, 40, 1}}, {2, 2, 128, 16, 1, {70}},
-    {3, 1, 256, 0, 2, {9, 18}}, {2, 1, 64, 0, 1, {260}},         {2, 1, 64, 37, 2, {150, 66}},
-    {6, 2, 8, 1, 2, {5, 0}},    {2, 2, 24, 0, 2, {65, 64}},
+    {1, 1, 8, 0, 1, {1}, false},
+    {2, 1, 16, 0, 3, {1, 17, 3}, false},
+    {9, 3, 64, 0, 2, {33, 20}, false},
+    {4, 4, 80, 5, 2, {30, 4}, false},
+    {4, 2, 96, 0, 4, {1, 1, 40, 1}, false},
+    {2, 2, 128, 16, 1, {70}, false},
+    {3, 1, 256, 0, 2, {9, 18}, false},
+    {2, 1, 64, 0, 1, {260}, false},
+    {2, 1, 64, 37, 2, {150, 66}, false},
+    {6, 2, 8, 1, 2, {5, 0}, false},
+    {2, 2, 24, 0, 2, {65, 64}, false},
+    {1, 1, 8, 0, 1, {1}, true},
+    {4, 1, 64, 0, 6, {3, 0, 120, 1, 64, 0}, true},
+    {2, 1, 64, 40, 2, {150, 31}, true},
+    {2, 2, 72, 0, 2, {70, 63}, true},
+    {4, 1, 80, 7, 3, {33, 32, 31}, true},
+    {2, 1, 96, 0, 2, {129, 20}, true},
+    {2, 1, 128, 0, 2, {130, 40}, true},
+    {1, 1, 128, 2, 2, {65, 2}, true},
+    {1, 1, 120, 100, 1, {150}, true},
+    {2, 1, 256, 0, 3, {70, 1, 20}, true},
+    {1, 1, 160, 20, 2, {66, 17}, true},
+    {7, 1, 32, 0, 4, {0, 47, 0, 81}, true},
 };
 
 static const attn_case attn_grads[] = {
-    {1, 1, 8, 0, 1, {5}},    {2, 1, 4, 0, 3, {1, 7, 3}}, {3, 3, 6, 4, 2, {9, 4}},
-    {4, 2, 8, 0, 2, {6, 5}}, {6, 2, 3, 1, 2, {5, 0}},    {2, 2, 16, 3, 1, {12}},
-    {9, 3, 4, 0, 1, {10}},   {2, 1, 2, 16, 2, {20, 2}},
+    {1, 1, 8, 0, 1, {5}, false},    {2, 1, 4, 0, 3, {1, 7, 3}, false},
+    {3, 3, 6, 4, 2, {9, 4}, false}, {4, 2, 8, 0, 2, {6, 5}, false},
+    {6, 2, 3, 1, 2, {5, 0}, false}, {2, 2, 16, 3, 1, {12}, false},
+    {9, 3, 4, 0, 1, {10}, false},   {2, 1, 2, 16, 2, {20, 2}, false},
 };
 
 typedef struct attn_state {
@@ -217,6 +240,7 @@ static double attn_reference(void *arg)
 static void attn_build(op_ctx *c, attn_state *s, const attn_case *k)
 {
     *s = (attn_state){.k = k, .scale = (double)(float)(1 / sqrt((double)k->d))};
+    c->even = k->even;
     for (int g = 0; g < k->n_seg; g++) {
         s->cu[g + 1] = s->cu[g] + k->len[g];
         s->max_len = k->len[g] > s->max_len ? k->len[g] : s->max_len;
@@ -288,15 +312,33 @@ typedef struct paged_case {
     int n_seq;
     int32_t before[4], now[4]; /* tokens already in the cache, tokens of this step */
     bool f32_cache;            /* else of the activations' dtype */
+    bool even;                 /* rows that may be read 16 bytes at a time */
 } paged_case;
 
+/* One row a sequence, rows of several, sequences without any; more query heads on a key head than a
+ * product of a backend has rows; a cache long enough to be cut. */
 static const paged_case pageds[] = {
-    {1, 1, 8, 0, 1, {0}, {1}, false},
-    {9, 3, 64, 0, 3, {5, 0, 40}, {1, 7, 1}, false},
-    {4, 2, 80, 6, 2, {11, 3}, {1, 9}, true},
-    {4, 1, 128, 0, 2, {0, 99}, {33, 1}, false},
-    {2, 2, 96, 16, 4, {1, 2, 3, 50}, {1, 1, 1, 20}, false},
-    {2, 1, 256, 0, 1, {70}, {1}, false},
+    {1, 1, 8, 0, 1, {0}, {1}, false, false},
+    {9, 3, 64, 0, 3, {5, 0, 40}, {1, 7, 1}, false, false},
+    {4, 2, 80, 6, 2, {11, 3}, {1, 9}, true, false},
+    {4, 1, 128, 0, 2, {0, 99}, {33, 1}, false, false},
+    {2, 2, 96, 16, 4, {1, 2, 3, 50}, {1, 1, 1, 20}, false, false},
+    {2, 1, 256, 0, 1, {70}, {1}, false, false},
+    {1, 1, 64, 0, 1, {0}, {1}, false, true},
+    {8, 2, 64, 0, 3, {5, 130, 40}, {1, 1, 1}, false, true},
+    {7, 1, 128, 20, 2, {99, 3}, {1, 1}, false, true},
+    {2, 1, 64, 0, 1, {800}, {1}, false, true},
+    {4, 2, 80, 0, 2, {20, 70}, {1, 1}, false, true},
+    {2, 1, 256, 0, 2, {40, 0}, {1, 1}, false, true},
+    {17, 1, 64, 0, 2, {9, 70}, {1, 1}, false, true},
+    {4, 2, 64, 0, 4, {10, 20, 0, 5}, {2, 0, 1, 1}, false, true},
+    {2, 1, 96, 0, 2, {30, 70}, {1, 1}, true, true},
+    {3, 1, 96, 0, 2, {9, 0}, {40, 33}, false, true},
+    {4, 1, 64, 0, 4, {100, 0, 9, 7}, {1, 70, 0, 30}, false, true},
+    {2, 2, 128, 50, 2, {64, 10}, {80, 1}, false, true},
+    {20, 1, 40, 0, 2, {3, 9}, {5, 1}, false, true},
+    {1, 1, 64, 0, 1, {60}, {300}, false, true},
+    {2, 1, 256, 30, 1, {20}, {60}, false, true},
 };
 
 /* All tokens of all sequences as one packed batch, and where each stands in the pool. */
@@ -309,7 +351,7 @@ typedef struct paged_state {
 
 static void paged_build(op_ctx *c, paged_state *s, const paged_case *k)
 {
-    s->k = (attn_case){k->n_q, k->n_kv, k->d, k->window, k->n_seq, {0}};
+    s->k = (attn_case){k->n_q, k->n_kv, k->d, k->window, k->n_seq, {0}, k->even};
     for (int i = 0; i < k->n_seq; i++)
         s->k.len[i] = k->before[i] + k->now[i];
     attn_build(c, &s->a, &s->k);
