@@ -63,6 +63,18 @@ __device__ __forceinline__ float2 unpack_bf16(unsigned w)
     return make_float2(__uint_as_float(w << 16), __uint_as_float(w & 0xFFFF0000U));
 }
 
+/* 2^x to within two units in the last place; 0 for -inf. One instruction where exp2f has four. */
+__device__ __forceinline__ float exp2_fast(float x)
+{
+#ifdef EMU
+    return exp2f(x);
+#else
+    float y;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+#endif
+}
+
 /* ---- 16 bytes at a time: 4 floats or 8 bf16 ---- */
 
 template <typename T> struct vec16 {

@@ -68,6 +68,12 @@ static inline void copy_async16(void *shared, const void *global, bool keep)
         emu::die("cp.async: not aligned to 16 bytes");
     emu::async_copy(shared, global, 16, !keep);
 }
+static inline void copy_async8(void *shared, const void *global, bool keep)
+{
+    if ((uintptr_t)shared % 8 != 0 || (keep && (uintptr_t)global % 8 != 0))
+        emu::die("cp.async: not aligned to 8 bytes");
+    emu::async_copy(shared, global, 8, !keep);
+}
 static inline void copy_commit()
 {
     emu::async_commit();
@@ -130,6 +136,14 @@ __device__ __forceinline__ void copy_async16(void *shared, const void *global, b
 {
     int bytes = keep ? 16 : 0;
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(shared)),
+                 "l"(global), "r"(bytes)
+                 : "memory");
+}
+/* The same for 8 bytes. */
+__device__ __forceinline__ void copy_async8(void *shared, const void *global, bool keep)
+{
+    int bytes = keep ? 8 : 0;
+    asm volatile("cp.async.ca.shared.global [%0], [%1], 8, %2;" ::"r"(shared_address(shared)),
                  "l"(global), "r"(bytes)
                  : "memory");
 }
