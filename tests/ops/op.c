@@ -471,7 +471,8 @@ void op_run(op_ctx *c, const op_test *t, int i)
 {
     uint64_t first = 0;
     op_mode mode = c->mode;
-    int runs = mode == OP_PERF || mode == OP_BITS || c->inject != OP_OFF ? 1 : 2;
+    bool once = c->once || mode == OP_PERF || mode == OP_BITS || c->inject != OP_OFF;
+    int runs = once ? 1 : 2;
     c->op = t->name;
     c->number = i;
     c->failed = 0;

@@ -46,6 +46,7 @@ typedef struct op_ctx {
     bool even;   /* gaps that leave rows on 16 bytes where they can be; a case may set it */
     int samples; /* elements of a gradient that op_grad differentiates by; a case may lower it */
     op_mode mode;
+    bool once;             /* a case is not run again for its bits */
     bool skip_unsupported; /* a case that the backend refuses as unsupported is told, not failed */
     int unsupported;       /* cases that were */
     double started;

@@ -4,9 +4,9 @@
  *
  * test (as without a mode): results, gradients on some elements, and equal bits in two runs.
  * grad: gradients by finite differences over all elements and along eight directions, in cases of
- * their own. perf prints a time for each case. bits prints a hash of each op's results. threads:
- * equal bits on 1 to 5 threads. self makes one result of test, then of grad, wrong at a time and
- * fails where that goes unnoticed. */
+ * their own. perf prints a time for each case. bits is test in one run, with a hash of each op's
+ * results. threads: equal bits on 1 to 5 threads. self makes one result of test, then of grad,
+ * wrong at a time and fails where that goes unnoticed. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -95,7 +95,7 @@ static int run_bits(op_ctx *c, const options *o, const op_test *t)
 {
     uint64_t all = 0;
     int bad = 0;
-    c->mode = OP_BITS;
+    c->once = true;
     for (size_t y = 0; y < sizeof dtypes / sizeof dtypes[0]; y++) {
         c->t = dtypes[y];
         for (int i = 0; runs_in(o, t, c->t) && i < t->n_cases; i++) {
