@@ -28,6 +28,7 @@ static const struct {
     {"trim", "{}", HOOK_DATA_NORMALIZE},
     {"dedup", "{\"near\": false}", HOOK_DATA_FILTER},
     {"dedup", "{}", HOOK_DATA_FILTER},
+    {"pii", "{}", HOOK_DATA_TAG},
 };
 /* clang-format on */
 
