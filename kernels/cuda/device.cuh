@@ -41,6 +41,10 @@ template <> __device__ __forceinline__ bf16 from_f32<bf16>(float x)
 {
     return __float2bfloat16_rn(x);
 }
+template <> __device__ __forceinline__ f16 from_f32<f16>(float x)
+{
+    return __float2half_rn(x);
+}
 
 /* x as T holds it. */
 template <typename T> __device__ __forceinline__ float rounded(float x)

@@ -229,6 +229,8 @@ template <bool ADD> static int run_move(kern_dev *d, const kern_tensor *src, con
         return move_from<float, ADD>(d, src, dst);
     case KERN_BF16:
         return move_from<bf16, ADD>(d, src, dst);
+    case KERN_F16:
+        return move_from<f16, ADD>(d, src, dst);
     default:
         return cu_fail(d, KERN_EUNSUPPORTED, "%s: to %s", ADD ? "add" : "copy",
                        kern_dtype_name(dst->dtype));
