@@ -51,7 +51,10 @@ CUDA_ARCH ?= -gencode arch=compute_80,code=sm_80 -gencode arch=compute_89,code=s
 NVCCFLAGS = -std=c++17 -O3 -lineinfo -I. $(CUDA_ARCH) -cudart static --threads 2 \
             $(if $(WERROR),-Werror all-warnings) -Xcompiler -fPIC,-fvisibility=hidden,-Wall,-Wextra
 # The same sources on the host, thread by thread: tests/emu.
-CXX      ?= g++
+# make's built-in CXX is g++; where CC goes through ccache, so does it.
+ifeq ($(origin CXX),default)
+CXX      := $(filter ccache,$(CC)) g++
+endif
 EMUFLAGS  = -std=c++17 $(OPT) -DEMU -I. -Itests/emu -fPIC -fvisibility=hidden -Wall -Wextra \
             -Wno-unknown-pragmas $(WERROR) $(SAN)
 
@@ -93,6 +96,8 @@ comma    := ,
 CUDA_LIB := $(if $(NVCC),$(if $(CUDA_SRC),$B/lib/libhone_cuda.so))
 CUDA_PIC := $(CUDA_C:%.c=$B/pic/%.o) $B/pic/kernels/view.o
 # cuBLASLt has a stand-in there.
+EMU_LIB  := $(if $(shell command -v $(lastword $(CXX)) 2>/dev/null),$(if $(filter \
+              x86_64,$(shell uname -m)),$(if $(CUDA_SRC),$B/emu/libhone_cuda.so)))
 EMU_OBJ  := $(patsubst %.cu,$B/emu/%.o,$(filter-out %/gemm_lt.cu,$(CUDA_SRC))) \
             $(EMU_SRC:%.cc=$B/emu/%.o)
 
@@ -222,7 +227,8 @@ deps-dev:  ## install the tools of lint, fuzz and valgrind too (apt)
 test: deps  ## all tests that need no GPU and no network; T=err runs one file
 	@$(MAKE) --no-print-directory test-run
 
-test-run: $(if $(strip $T),,$(PROGRAMS)) $(UNIT_BIN) $(PLUGINS) $(TEST_PLUGINS)
+test-run: $(if $(strip $T),$(if $(filter emu,$T),$B/op_check $(EMU_LIB)),$(PROGRAMS) $(EMU_LIB)) \
+          $(UNIT_BIN) $(PLUGINS) $(TEST_PLUGINS)
 	@JOBS=$(JOBS) tests/run $B $T
 
 asan:  ## the unit tests under AddressSanitizer and UndefinedBehaviorSanitizer
