@@ -14,8 +14,9 @@
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
-enum { MAX_SUBSCRIPTIONS = 256 };
+enum { MAX_SUBSCRIPTIONS = 256, TURN_SECONDS = 2 };
 
 /* One hook of a plugin. */
 typedef struct subscription {
@@ -128,13 +129,24 @@ static int answer(const value_call *c, int rc, hook_call *call, hone_err *e)
     return hone_fail(e, HONE_EINVAL, "it answered %d, which means nothing", rc);
 }
 
+/* One that hangs must not hold the others for ever. */
+static int wait_turn(loaded *p)
+{
+    struct timespec until;
+    clock_gettime(CLOCK_REALTIME, &until);
+    until.tv_sec += TURN_SECONDS;
+    return pthread_mutex_timedlock(&p->turn, &until);
+}
+
 static int call_plugin(hook_call *call, void *user, hone_err *e)
 {
     const subscription *s = user;
     bool turns = (s->p->d.flags & HONE_F_THREADSAFE) == 0;
     plugin_call c = {0};
-    if (turns)
-        pthread_mutex_lock(&s->p->turn);
+    if (turns && wait_turn(s->p) != 0)
+        return hone_fail(e, HONE_ETIMEOUT,
+                         "another call of it has been running for %d s, and it is not thread-safe",
+                         TURN_SECONDS);
     call_start(&c, s, call);
     int rc = s->fn(&s->p->host, &c.v.seen, s->user);
     if (turns)

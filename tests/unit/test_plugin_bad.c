@@ -7,6 +7,8 @@
 #include "tests/unit/aid_plugin.h"
 
 #include <limits.h>
+#include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -109,6 +111,58 @@ static void test_two_of_one_name(void **state)
     trust_close(&f);
     free(path);
     aid_dir_remove(dir);
+    hook_free(h);
+}
+
+/* ---- one at a time ---- */
+
+static atomic_int n_failed;
+
+static void *call_turns(void *arg)
+{
+    hone_err e = {0};
+    json_t *data = json_pack("{s:{}}", "record");
+    if (hook_emit(arg, HOOK_DATA_FILTER, &data, &e) != 0)
+        atomic_fetch_add(&n_failed, 1);
+    json_decref(data);
+    return NULL;
+}
+
+/* A plugin that does not say that it is thread-safe is never in two calls at once. */
+static void test_others_wait_their_turn(void **state)
+{
+    (void)state;
+    enum { THREADS = 4 };
+    pthread_t t[THREADS];
+    hone_err e = {0};
+    hooks *h = hook_new();
+    loaded *p = aid_plugin_open(h, "turns", NULL);
+    for (int i = 0; i < THREADS; i++)
+        assert_int_equal(pthread_create(&t[i], NULL, call_turns, h), 0);
+    for (int i = 0; i < THREADS; i++)
+        pthread_join(t[i], NULL);
+    assert_int_equal(atomic_load(&n_failed), 0);
+    assert_int_equal(loader_close(p, 1000, &e), 0);
+    hook_free(h);
+}
+
+/* Where one hangs the others come back, with an error. */
+static void test_a_turn_that_does_not_come(void **state)
+{
+    (void)state;
+    pthread_t t;
+    hone_err e = {0};
+    int rc;
+    hooks *h = hook_new();
+    loaded *p = aid_plugin_open(h, "turns", "{\"hold_ms\": 3000}");
+    assert_int_equal(pthread_create(&t, NULL, call_turns, h), 0);
+    usleep(200000);
+    free(aid_emit(h, HOOK_DATA_FILTER, "{\"record\":{}}", &rc, &e));
+    assert_int_equal(rc, HONE_ETIMEOUT);
+    assert_string_equal(e.msg, "data.filter: turns failed: another call of it has been running for "
+                               "2 s, and it is not thread-safe");
+    pthread_join(t, NULL);
+    assert_int_equal(loader_close(p, 1000, &e), 0);
     hook_free(h);
 }
 
@@ -230,6 +284,8 @@ int main(void)
         cmocka_unit_test(test_what_the_point_does_not_allow),
         cmocka_unit_test(test_init_that_fails),
         cmocka_unit_test(test_two_of_one_name),
+        cmocka_unit_test(test_others_wait_their_turn),
+        cmocka_unit_test(test_a_turn_that_does_not_come),
         cmocka_unit_test(test_what_check_finds),
         cmocka_unit_test(test_files_that_are_not_loaded),
         cmocka_unit_test(test_a_good_one_passes),
