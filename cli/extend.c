@@ -55,12 +55,15 @@ typedef struct kind kind;
 typedef struct part {
     const kind *kind;
     void *handle;
+    json_t *entry; /* of the list; NULL where there is none */
+    char sha256[65];
 } part;
 
 struct extend {
     hooks *hooks;
     part parts[MAX_PLUGINS];
     size_t n;
+    char *config; /* may be NULL */
     pthread_t watch;
     pthread_mutex_t lock;
     pthread_cond_t wake;
@@ -79,6 +82,8 @@ struct kind {
     int (*open)(void **out, const opening *o, hone_err *e);
     int (*close)(void *handle, hooks *h, hone_err *e);
     int (*describe)(json_t **out, const trust_file *f, hone_err *e);
+    /* A new version of the file in place of the old one; NULL: not while it runs. */
+    int (*reload)(void *handle, const trust_file *f, hooks *h, hone_err *e);
 };
 
 static int open_c(void **out, const opening *o, hone_err *e)
@@ -101,6 +106,17 @@ static int close_c(void *handle, hooks *h, hone_err *e)
 }
 
 /* The script is announced by what it calls itself, which is known when it has been read. */
+static json_t *about_script(lua_plugin *p, const char *file)
+{
+    static const char *const keys[] = {"version", "sha256", "settings", "deterministic"};
+    json_t *info = lua_plugin_info(p);
+    json_t *about = json_pack("{s:s, s:s}", "file", file, "language", "lua");
+    for (size_t i = 0; i < sizeof keys / sizeof *keys; i++)
+        json_object_set(about, keys[i], json_object_get(info, keys[i]));
+    json_decref(info);
+    return about;
+}
+
 static int announce(const lua_plugin_args *a, const char *file, const json_t *points, hone_err *e)
 {
     lua_plugin *p;
@@ -109,13 +125,7 @@ static int announce(const lua_plugin_args *a, const char *file, const json_t *po
     int rc = lua_plugin_open(&p, &look, e);
     if (rc != 0)
         return rc;
-    json_t *info = lua_plugin_info(p),
-           *about = json_pack("{s:s, s:s}", "file", file, "language", "lua");
-    static const char *const keys[] = {"version", "sha256", "settings", "deterministic"};
-    for (size_t i = 0; i < sizeof keys / sizeof *keys; i++)
-        json_object_set(about, keys[i], json_object_get(info, keys[i]));
-    rc = hook_about(a->hooks, lua_plugin_name(p), about, points, e);
-    json_decref(info);
+    rc = hook_about(a->hooks, lua_plugin_name(p), about_script(p, file), points, e);
     lua_plugin_close(p);
     return rc;
 }
@@ -143,6 +153,14 @@ static int close_lua(void *handle, hooks *h, hone_err *e)
     return rc;
 }
 
+static int reload_lua(void *handle, const trust_file *f, hooks *h, hone_err *e)
+{
+    int rc = lua_plugin_reload(handle, f->sha256, e);
+    if (rc == 0)
+        hook_about_again(h, lua_plugin_name(handle), about_script(handle, path_base(f->path)));
+    return rc;
+}
+
 static int describe_lua(json_t **out, const trust_file *f, hone_err *e)
 {
     lua_plugin *p;
@@ -157,8 +175,8 @@ static int describe_lua(json_t **out, const trust_file *f, hone_err *e)
 }
 
 static const kind kinds[] = {
-    {".so", open_c, close_c, loader_describe},
-    {".lua", open_lua, close_lua, describe_lua},
+    {".so", open_c, close_c, loader_describe, NULL},
+    {".lua", open_lua, close_lua, describe_lua, reload_lua},
 };
 
 static const kind *kind_of(const char *path)
@@ -306,6 +324,7 @@ static int open_part(extend *x, const opening *o, hone_err *e)
         return hone_fail(e, HONE_EUNSUPPORTED, "%s: a plugin is a .so, a script a .lua",
                          o->file->path);
     int rc = p->kind->open(&p->handle, o, e);
+    memcpy(p->sha256, o->file->sha256, sizeof p->sha256);
     x->n += rc == 0;
     return rc;
 }
@@ -321,6 +340,8 @@ static int open_entry(extend *x, const json_t *v, const char *config, const char
         rc = open_file(&f, &en, config, true, e);
     if (rc == 0) {
         rc = open_part(x, &(opening){&f, en.settings, en.points, dir, state_dir, x->hooks}, e);
+        if (rc == 0)
+            x->parts[x->n - 1].entry = json_incref((json_t *)(uintptr_t)v);
         if (rc == 0 && !en.pinned)
             log_warn("plugins", "%s: loaded as it is (pinned: false)", f.path);
     }
@@ -400,6 +421,7 @@ int extend_open(extend **out, const json_t *list, const char *config, const char
 {
     extend *x = extend_new();
     int rc = open_list(x, list, config, state_dir, e);
+    x->config = mem_strdup(config);
     *out = NULL;
     if (rc == 0)
         rc = start_watch(x, e);
@@ -454,11 +476,13 @@ void extend_close(extend *x)
             log_error("plugins", "%s", e.msg);
             stuck = true;
         }
+        json_decref(p->entry);
     }
     if (!stuck)
         hook_free(x->hooks);
     pthread_cond_destroy(&x->wake);
     pthread_mutex_destroy(&x->lock);
+    free(x->config);
     free(x);
 }
 
@@ -480,6 +504,39 @@ bool extend_is_object(const char *path)
 {
     const kind *k = kind_of(path);
     return k != NULL && k->open == open_c;
+}
+
+/* ---- new versions ---- */
+
+static int reload_part(const extend *x, part *p, hone_err *e)
+{
+    trust_file f;
+    json_t *alone = json_pack("[O]", p->entry);
+    int rc = extend_file(&f, alone, 0, x->config, true, e);
+    json_decref(alone);
+    if (rc == 0 && strcmp(f.sha256, p->sha256) == 0) {
+        trust_close(&f);
+        return 0;
+    }
+    if (rc == 0 && p->kind->reload == NULL)
+        rc = hone_fail(e, HONE_EUNSUPPORTED, "%s: a plugin in C is changed by a restart", f.path);
+    if (rc == 0)
+        rc = p->kind->reload(p->handle, &f, x->hooks, e);
+    if (rc == 0) {
+        memcpy(p->sha256, f.sha256, sizeof p->sha256);
+        log_info("plugins", "%s: the new version runs (sha256 %s)", f.path, f.sha256);
+    }
+    trust_close(&f);
+    return rc;
+}
+
+void extend_reload(extend *x)
+{
+    for (size_t i = 0; i < x->n; i++) {
+        hone_err e = {0};
+        if (x->parts[i].entry != NULL && reload_part(x, &x->parts[i], &e) != 0)
+            log_error("plugins", "the old version stays: %s", e.msg);
+    }
 }
 
 /* ---- telling ---- */

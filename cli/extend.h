@@ -22,6 +22,9 @@ int extend_open(extend **out, const json_t *list, const char *config, const char
 int extend_open_file(extend **out, const char *config, hone_err *e);
 
 hooks *extend_hooks(const extend *x);
+/* Scripts whose files have changed are loaded anew where they are approved and pass their own
+ * tests; else the old version stays and the log says why. */
+void extend_reload(extend *x);
 void extend_close(extend *x); /* logs what could not be stopped; NULL is a no-op */
 
 /* One line a plugin: name, version, where it listens; on standard error, or into the log. */

@@ -139,6 +139,10 @@ void hook_watch(hooks *h);
  * subscriptions, tests). */
 int hook_about(hooks *h, const char *owner, json_t *about, const json_t *points, hone_err *e);
 
+/* A new version of an announced owner runs: what is said about it from now on. Takes the reference.
+ */
+void hook_about_again(hooks *h, const char *owner, json_t *about);
+
 /* Adds to a counter of the owner's own. At most 64 names of at most 63 bytes an owner; what is
  * beyond is dropped and logged once. */
 void hook_count(hooks *h, const char *owner, const char *name, double add);

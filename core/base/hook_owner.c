@@ -209,6 +209,15 @@ int hook_about(hooks *h, const char *name, json_t *about, const json_t *points, 
     return rc;
 }
 
+void hook_about_again(hooks *h, const char *name, json_t *about)
+{
+    pthread_mutex_lock(&h->lock);
+    owner *o = owner_get(h, name);
+    json_decref(o->about);
+    o->about = about;
+    pthread_mutex_unlock(&h->lock);
+}
+
 static counter *counter_get(owner *o, const char *name)
 {
     for (size_t i = 0; i < o->n_counters; i++)
