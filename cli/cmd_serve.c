@@ -109,6 +109,8 @@ static int watch(appliance *a, const sigset_t *signals, hone_err *e)
         }
         if (sig == SIGHUP || n % TLS_TICKS == 0)
             http_server_reload(a->http, sig == SIGHUP);
+        if (sig == SIGHUP)
+            extend_reload(a->extend);
         if (live_state(a->live).phase == LIVE_FAILED)
             return live_wait(a->live, e);
     }

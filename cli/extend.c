@@ -302,15 +302,22 @@ static int open_file(trust_file *f, const entry *x, const char *config, bool app
     return rc;
 }
 
-int extend_file(trust_file *out, const json_t *list, size_t i, const char *config, bool approved,
-                hone_err *e)
+static int entry_file(trust_file *out, const json_t *v, const char *config, bool approved,
+                      hone_err *e)
 {
     entry x;
     *out = (trust_file){.fd = -1};
-    int rc = read_entry(&x, json_array_get(list, i), e);
+    int rc = read_entry(&x, v, e);
     if (rc == 0)
         rc = open_file(out, &x, config, approved, e);
     entry_free(&x);
+    return rc;
+}
+
+int extend_file(trust_file *out, const json_t *list, size_t i, const char *config, bool approved,
+                hone_err *e)
+{
+    int rc = entry_file(out, json_array_get(list, i), config, approved, e);
     return rc == 0 ? 0 : hone_fail_at(e, "plugins: entry %zu", i + 1);
 }
 
@@ -511,9 +518,7 @@ bool extend_is_object(const char *path)
 static int reload_part(const extend *x, part *p, hone_err *e)
 {
     trust_file f;
-    json_t *alone = json_pack("[O]", p->entry);
-    int rc = extend_file(&f, alone, 0, x->config, true, e);
-    json_decref(alone);
+    int rc = entry_file(&f, p->entry, x->config, true, e);
     if (rc == 0 && strcmp(f.sha256, p->sha256) == 0) {
         trust_close(&f);
         return 0;

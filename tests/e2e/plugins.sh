@@ -148,7 +148,14 @@ state_dir: state2
 insecure_no_auth: true
 plugins:
   - caps/caps.so
+  - words2.lua
 END
+word() {
+    printf "plugin {name = 'mark', version = '1.0.0', summary = 'marks'}\n" >words2.lua
+    printf "on('serve.prompt', function(text) host.log('info', 'mark %s') return text end)\n" "$1" \
+        >>words2.lua
+}
+word one
 "$HONE" serve hone.yaml 2>err && fail "served with an unapproved plugin"
 has err "nothing approves it"
 "$HONE" plugin pin hone.yaml >log || fail "pin"
@@ -176,6 +183,18 @@ curl -s "$url/metrics" >metrics
 has metrics 'hone_plugin_calls_total{plugin="caps",hook="serve.prompt"} 2'
 has metrics 'hone_plugin_vetoes_total{plugin="caps",hook="serve.prompt"} 1'
 has metrics 'hone_plugin_modified_total{plugin="caps",hook="serve.response"} 1'
+# A script is changed while it runs; one that nobody approved is not.
+wait_for() { for _ in $(seq 100); do grep -qF -- "$1" server.log && return; sleep 0.1; done
+             fail "the server does not say '$1': $(tail -n 5 server.log)"; }
+wait_for 'mark one'
+word two
+kill -HUP $server
+wait_for 'words2.lua: its SHA-256 is '
+"$HONE" plugin pin hone.yaml >log || fail "pin"
+kill -HUP $server
+wait_for 'the new version runs (sha256 '
+ask 'And of the Uno?' >answer.json
+wait_for 'mark two'
 kill -TERM $server
 wait $server || fail "the server: status $?"
 trap - EXIT
