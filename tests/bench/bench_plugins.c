@@ -29,6 +29,7 @@ static const struct {
     {"dedup", "{\"near\": false}", HOOK_DATA_FILTER},
     {"dedup", "{}", HOOK_DATA_FILTER},
     {"pii", "{}", HOOK_DATA_TAG},
+    {"clean", "{}", HOOK_DATA_NORMALIZE},
 };
 /* clang-format on */
 
