@@ -224,6 +224,23 @@ static int do_rotate(const state_call *c, hone_err *e)
     return rc == 0 ? show_new(&made, text, c->args->json, e) : rc;
 }
 
+static int do_scope(const state_call *c, hone_err *e)
+{
+    const options *o = c->options;
+    api_key k = {0};
+    if (o->role == NULL && o->scopes == NULL)
+        return hone_fail(e, HONE_EINVAL, "say --role NAME or --scopes A,B");
+    int rc = take_scopes(&k, o, e);
+    if (rc == 0)
+        rc = keys_rescope(c->st, c->word[0], k.scopes, k.role, c->actor, e);
+    if (rc == 0) {
+        char scopes[256];
+        keys_scopes_text(k.scopes, scopes, sizeof scopes);
+        fprintf(stderr, "key %s may now: %s\n", c->word[0], scopes);
+    }
+    return rc;
+}
+
 static int do_revoke(const state_call *c, hone_err *e)
 {
     int rc = keys_revoke(c->st, c->word[0], c->actor, e);
@@ -237,6 +254,7 @@ static const state_verb verbs[] = {
     {"create", do_create, 0, 0, NULL,              true},
     {"list",   do_list,   0, 0, NULL,              false},
     {"rotate", do_rotate, 1, 1, "the id of a key", false},
+    {"scope",  do_scope,  1, 1, "the id of a key", false},
     {"revoke", do_revoke, 1, 1, "the id of a key", false},
     {NULL, NULL, 0, 0, NULL, false},
 };
@@ -255,6 +273,7 @@ const cmd cmd_key = {
     "                       [--daily-tokens N] [--expires 30d] [--owner WHO] [--env live]\n"
     "       hone key list\n"
     "       hone key rotate ID [--grace 24h]\n"
+    "       hone key scope ID --role ROLE | --scopes A,B\n"
     "       hone key revoke ID\n\n" STATE_HELP "\n"
     "Scopes: infer, models:read, feedback:write, feedback:read, train, adapters:write,\n"
     "keys:admin, metrics:read, erase. The key is printed once, on standard output; only a keyed "

@@ -60,6 +60,8 @@ void engine_send_done(engine *g, seq *s)
     bool last = ++j->n_done == j->n;
     if (last) {
         engine_observe(g, ENGINE_E2E, (double)(now - j->submit_ns) * 1e-9);
+        if (j->first_token_ns != 0)
+            engine_observe(g, ENGINE_DECODE, (double)(now - j->first_token_ns) * 1e-9);
         engine_count_done(g, j, false);
     }
     j->fn(j->user, &ev, last);

@@ -103,6 +103,7 @@ typedef enum {
     ENGINE_E2E,
     ENGINE_QUEUE,
     ENGINE_PREFILL,
+    ENGINE_DECODE, /* from the first token to the end */
     ENGINE_N_HIST
 } engine_hist_kind;
 typedef struct engine_hist {

@@ -89,6 +89,7 @@ static const struct {
     {"hone_e2e_request_latency_seconds",    "from the request to its end",         "vllm:e2e_request_latency_seconds",   ENGINE_E2E},
     {"hone_request_queue_time_seconds",     "in the queue",                        "vllm:request_queue_time_seconds",    ENGINE_QUEUE},
     {"hone_request_prefill_time_seconds",   "reading the prompt",                  "vllm:request_prefill_time_seconds",  ENGINE_PREFILL},
+    {"hone_request_decode_time_seconds",    "writing the answer",                  "vllm:request_decode_time_seconds",   ENGINE_DECODE},
 };
 /* clang-format on */
 

@@ -203,6 +203,9 @@ static void add_limits(http_req *r)
         http_reply_header(r, "x-ratelimit-limit-requests", "%lld", (long long)v->rpm);
         http_reply_header(r, "x-ratelimit-remaining-requests", "%lld", (long long)v->rpm_left);
         http_reply_header(r, "x-ratelimit-reset-requests", "%.3fs", v->rpm_reset_s);
+        http_reply_header(r, "RateLimit-Limit", "%lld", (long long)v->rpm);
+        http_reply_header(r, "RateLimit-Remaining", "%lld", (long long)v->rpm_left);
+        http_reply_header(r, "RateLimit-Reset", "%.0f", ceil(v->rpm_reset_s));
     }
     if (v->tpm > 0) {
         http_reply_header(r, "x-ratelimit-limit-tokens", "%lld", (long long)v->tpm);

@@ -16,7 +16,7 @@
 #include <jansson.h>
 #include <microhttpd.h>
 
-enum { HTTP_MAX_HEADERS = 16, HTTP_PATH = 256 };
+enum { HTTP_MAX_HEADERS = 24, HTTP_PATH = 256 };
 
 typedef struct http_server http_server;
 typedef struct http_gen http_gen;

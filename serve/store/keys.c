@@ -354,6 +354,35 @@ int keys_rotate(store *s, const char *id, int64_t grace_ms, const char *actor, a
     return rc;
 }
 
+static int rescope_run(sqlite3 *db, void *user, hone_err *e)
+{
+    work *w = user;
+    unsigned scopes = w->k.scopes;
+    char role[sizeof w->k.role];
+    memcpy(role, w->k.role, sizeof role);
+    int rc = get_in(db, w->id, &w->k, e);
+    if (rc != 0)
+        return rc;
+    if (w->k.revoked_ms != 0)
+        return hone_fail(e, HONE_EDENIED, "key '%s' is revoked; make a new one", w->k.id);
+    w->k.scopes = scopes;
+    memcpy(w->k.role, role, sizeof role);
+    rc = sql_run(db, e, "UPDATE keys SET scopes = ?, role = ? WHERE id = ?", "iss", (int64_t)scopes,
+                 role, w->k.id);
+    return rc == 0 ? note(db, w, "key.scope", e) : rc;
+}
+
+int keys_rescope(store *s, const char *id, unsigned scopes, const char *role, const char *actor,
+                 hone_err *e)
+{
+    work w = {.s = s, .id = bare_id(id), .actor = actor};
+    if (scopes == 0)
+        return hone_fail(e, HONE_EINVAL, "key '%.16s': no scope, so it could do nothing", w.id);
+    w.k.scopes = scopes;
+    snprintf(w.k.role, sizeof w.k.role, "%s", role);
+    return commit(&w, rescope_run, e);
+}
+
 static int revoke_run(sqlite3 *db, void *user, hone_err *e)
 {
     work *w = user;

@@ -76,6 +76,11 @@ int keys_create(store *s, const api_key *want, const char *actor, api_key *made,
 int keys_rotate(store *s, const char *id, int64_t grace_ms, const char *actor, api_key *made,
                 char text[KEYS_TEXT + 1], hone_err *e);
 
+/* Other scopes (and the name of their role, or ""), at once, in every process. ENOTFOUND; EDENIED
+ * when it is revoked; EINVAL for no scope at all. */
+int keys_rescope(store *s, const char *id, unsigned scopes, const char *role, const char *actor,
+                 hone_err *e);
+
 /* For good, at once, in every process. ENOTFOUND; EEXIST when it was revoked before. */
 int keys_revoke(store *s, const char *id, const char *actor, hone_err *e);
 

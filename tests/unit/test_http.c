@@ -242,6 +242,9 @@ static void test_requests_a_minute(void **state)
     aid_reply r = aid_call(s, "GET", "/v1/models", auth, NULL, 200);
     header_is(&r, "x-ratelimit-limit-requests", "2");
     header_is(&r, "x-ratelimit-remaining-requests", "1");
+    header_is(&r, "RateLimit-Limit", "2");
+    header_is(&r, "RateLimit-Remaining", "1");
+    header_is(&r, "RateLimit-Reset", "30");
     aid_reply_free(&r);
     expect(s, "GET", "/v1/models", auth, NULL, 200, "fake");
     r = aid_call(s, "GET", "/v1/models", auth, NULL, 429);
@@ -802,6 +805,7 @@ static void test_metric_names_are_a_contract(void **state)
         "hone_e2e_request_latency_seconds_count",
         "hone_request_queue_time_seconds_count",
         "hone_request_prefill_time_seconds_count",
+        "hone_request_decode_time_seconds_count",
         "hone_http_requests_total{method=\"GET\",route=\"/health/live\",status=\"2xx\"} 1",
         "hone_http_requests_total{method=\"\",route=\"unknown\",status=\"4xx\"} 1",
         "hone_feedback_total{rating=\"up\"} 0",
@@ -823,12 +827,12 @@ static void test_vllm_metric_names(void **state)
 {
     static const char *const settings[] = {"vllm_metric_names=true", NULL};
     static const char *const names[] = {
-        "vllm:num_requests_running",         "vllm:num_requests_waiting",
-        "vllm:kv_cache_usage_perc",          "vllm:prompt_tokens_total",
-        "vllm:generation_tokens_total",      "vllm:request_success_total",
-        "vllm:time_to_first_token_seconds_", "vllm:inter_token_latency_seconds_",
-        "vllm:e2e_request_latency_seconds_", "vllm:request_queue_time_seconds_",
-        "vllm:request_prefill_time_seconds_"};
+        "vllm:num_requests_running",          "vllm:num_requests_waiting",
+        "vllm:kv_cache_usage_perc",           "vllm:prompt_tokens_total",
+        "vllm:generation_tokens_total",       "vllm:request_success_total",
+        "vllm:time_to_first_token_seconds_",  "vllm:inter_token_latency_seconds_",
+        "vllm:e2e_request_latency_seconds_",  "vllm:request_queue_time_seconds_",
+        "vllm:request_prefill_time_seconds_", "vllm:request_decode_time_seconds_"};
     (void)state;
     aid_server *s = aid_server_open(settings);
     aid_reply r = aid_call(s, "GET", "/metrics", NULL, NULL, 200);

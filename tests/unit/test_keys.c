@@ -251,6 +251,27 @@ static void test_rotation_with_and_without_grace(void **state)
     assert_int_equal(verdict(s, third), KEYS_OK);
 }
 
+static void test_scopes_change_at_once(void **state)
+{
+    store *s = ((place *)*state)->s;
+    char text[KEYS_TEXT + 1];
+    api_key want = wanted("web", SCOPE_INFER), k;
+    api_key made = make(s, &want, text);
+    keys_verdict v;
+    hone_err e = {0};
+    assert_int_equal(keys_rescope(s, made.id, SCOPE_FEEDBACK_WRITE, "feedback", "t", &e), 0);
+    assert_int_equal(keys_check(s, text, &v, &k, &e), 0);
+    assert_int_equal(v, KEYS_OK); /* the secret stays */
+    assert_int_equal(k.scopes, SCOPE_FEEDBACK_WRITE);
+    assert_string_equal(k.role, "feedback");
+    fails_with(keys_rescope(s, made.id, 0, "", "t", &e), HONE_EINVAL, &e, "no scope, so it could");
+    fails_with(keys_rescope(s, "zzzzzzzz", SCOPE_INFER, "", "t", &e), HONE_ENOTFOUND, &e,
+               "no key 'zzzzzzzz'");
+    assert_int_equal(keys_revoke(s, made.id, "t", &e), 0);
+    fails_with(keys_rescope(s, made.id, SCOPE_INFER, "", "t", &e), HONE_EDENIED, &e,
+               "is revoked; make a new one");
+}
+
 static void test_scopes(void **state)
 {
     (void)state;
@@ -338,6 +359,7 @@ int main(void)
         T(test_expiry),
         T(test_revocation_holds_at_once_everywhere),
         T(test_rotation_with_and_without_grace),
+        T(test_scopes_change_at_once),
         cmocka_unit_test(test_scopes),
         T(test_bad_wishes),
         T(test_list_touch_and_audit),

@@ -3,7 +3,8 @@
     python3 tests/e2e/clients/openai_client.py http://127.0.0.1:8080 KEY
 
 A check for development: neither the program nor its tests need Python. The key needs the scopes
-infer, models:read and feedback:write.
+infer, models:read and feedback:write. The model must be one that goes on writing: stories260k with a
+chat template that joins the contents.
 """
 import json
 import sys
