@@ -30,6 +30,7 @@ static const struct {
     {"dedup", "{}", HOOK_DATA_FILTER},
     {"pii", "{}", HOOK_DATA_TAG},
     {"clean", "{}", HOOK_DATA_NORMALIZE},
+    {"quality", "{\"recipe\": \"web\"}", HOOK_DATA_TAG},
 };
 /* clang-format on */
 
