@@ -31,6 +31,7 @@ static const struct {
     {"pii", "{}", HOOK_DATA_TAG},
     {"clean", "{}", HOOK_DATA_NORMALIZE},
     {"quality", "{\"recipe\": \"web\"}", HOOK_DATA_TAG},
+    {"decontam", "{\"sets\": {\"this\": \"README.md\"}}", HOOK_DATA_FILTER},
 };
 /* clang-format on */
 
