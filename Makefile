@@ -90,7 +90,9 @@ PLUGINS  := $(PLUGIN_SRC:plugins/bundled/%.c=$B/plugins/%.so)
 TEST_PLUGINS := $(TEST_PLUGIN_SRC:%.c=$B/%.so)
 # What a bundled plugin may link against besides libc; only what it uses is needed.
 PLUGIN_LIBS ?= -lutf8proc -lpcre2-8 -lm
-UNIT_BIN := $(if $(strip $T),$(T:%=$B/tests/unit/test_%),$(call exe,$(UNIT_SRC)))
+# test_ops runs op_check.
+UNIT_BIN := $(if $(strip $T),$(T:%=$B/tests/unit/test_%) $(if $(filter ops,$T),$B/op_check),\
+              $(call exe,$(UNIT_SRC)))
 
 comma    := ,
 CUDA_LIB := $(if $(NVCC),$(if $(CUDA_SRC),$B/lib/libhone_cuda.so))
@@ -196,6 +198,11 @@ $B/tests/plugins/%.so: tests/plugins/%.c Makefile
 
 # The checker of plugins is the program itself.
 $B/tests/unit/test_plugin_bad: | $B/hone
+
+# Requests go to a whole server.
+$B/tests/fuzz/fuzz_http_head: $(call obj,$(wildcard tests/unit/aid_server.c tests/unit/aid_http.c \
+                                tests/unit/aid_fake.c tests/unit/aid_dir.c))
+
 # The grammar is in no library; its tests link it.
 $B/tests/unit/test_grammar: $(filter-out %/gen.o,$(call obj,$(GEN_SRC)))
 $B/tests/unit/test_%: $B/tests/unit/test_%.o $(call obj,$(AID_SRC)) $(LIB)

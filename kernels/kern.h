@@ -19,7 +19,8 @@
  * - Activations are all of one dtype in a model (F32: the reference; BF16: the fast mode). Sums,
  * norms, softmax, loss, adapters, their gradients and optimizer state are F32 always.
  * - Gradients are ADDED to what stands in the destination, unless the contract says "written".
- * - Same inputs, same bits: every reduction has a fixed order for a fixed number of threads.
+ * - Same inputs, same bits: every reduction has a fixed order, whatever the number of threads
+ * (op_check threads). Another machine or library may give other bits.
  * - n is the number of tokens of a packed batch; segments (sequences) lie one after the other. */
 #include <stdbool.h>
 #include <stddef.h>

@@ -1,22 +1,33 @@
 /* Attention inside the segments of a packed batch, backward: probabilities are computed again from
  * lse.
  *
- * A unit of work is one segment, one key head and a share of its tiles of keys. It writes the
- * gradients of its keys and values itself; the gradients of queries are summed over shares, in
- * order, when all units are done. */
+ * A unit of work is one segment, one key head and one tile of keys. It sums the gradients of its
+ * keys and values itself. The gradient of a query is a sum over tiles of keys, and is taken in
+ * their order whatever the number of threads: a unit waits with each tile of rows until the one
+ * before it has done it. Units begin in the order of their keys and the first of them never waits,
+ * so that all come to an end; and since the next tile of keys has fewer rows to see, they hardly
+ * wait. */
+#include <sched.h>
+#include <stdatomic.h>
 #include <string.h>
 
 #include "kernels/cpu/attn.h"
 
-enum { MAX_SHARES = 8 };
+enum { SPINS = 4000 };
+
+/* How far a unit is: rows of its segment before `rows` have its part of dq. On a line of its own.
+ */
+typedef struct progress {
+    _Alignas(64) _Atomic int64_t rows;
+} progress;
 
 typedef struct plan {
     kern_dev *d;
     const kern_attn_grad *a;
     attn_form f;
-    int shares;
-    float *delta; /* [n, n_q] rows of out . dout */
-    float *dq;    /* [shares, n_kv, n, heads, wide] */
+    float *delta;   /* [n, n_q] rows of out . dout */
+    float *dq;      /* [n_kv, n, heads, wide] */
+    progress *done; /* [tiles of keys of the longest segment, n_seg, n_kv] */
     char *mem;
     size_t each;
 } plan;
@@ -53,9 +64,11 @@ typedef struct tile {
     const plan *p;
     grad_mem *m;
     int64_t c0, len; /* the segment */
-    int kh, share;
+    int kh;
     int64_t j0, t0; /* first key, first token, in the segment */
     int keys, tokens;
+    progress *done;         /* of this unit */
+    const progress *before; /* of the tile of keys before it; NULL: it is the first */
 } tile;
 
 static void load_rows(const tile *t)
@@ -112,6 +125,25 @@ static void soften(const tile *t, int rows)
     }
 }
 
+/* Tokens before this one see the tile of keys from j0 on. */
+static int64_t seen_until(const tile *t, int64_t j0)
+{
+    int64_t window = t->p->a->f.window;
+    return window > 0 && j0 + ATTN_TILE - 1 + window < t->len ? j0 + ATTN_TILE - 1 + window
+                                                              : t->len;
+}
+
+static void await_turn(const tile *t)
+{
+    if (t->before == NULL)
+        return;
+    int64_t end = t->t0 + t->tokens, last = seen_until(t, t->j0 - ATTN_TILE);
+    end = end < last ? end : last;
+    for (int i = 0; atomic_load_explicit(&t->before->rows, memory_order_acquire) < end; i++)
+        if (i >= SPINS)
+            sched_yield();
+}
+
 static void tile_rows(const tile *t)
 {
     const attn_form *f = &t->p->f;
@@ -124,14 +156,15 @@ static void tile_rows(const tile *t)
     attn_mm(f, rows, ATTN_TILE, dim, m->dout, f->words, 1, m->vt, ATTN_TILE, m->dp, ATTN_TILE,
             false);
     soften(t, rows);
-    int64_t at = ((int64_t)t->share * a->n_kv + t->kh) * a->q.rows + t->c0 + t->t0;
-    float *dq = t->p->dq + at * f->heads * f->wide;
-    const float *kb = f->group == 2 ? m->kw : m->k;
-    attn_mm(f, rows, f->wide, ks, m->ds, ATTN_TILE / f->group, 1, kb, f->wide, dq, f->wide, true);
     attn_mm(f, t->keys, f->wide, rs, m->p, 1, ATTN_TILE, attn_rows_as_b(f, m->dout, m->dw), f->wide,
             m->dv, f->wide, true);
     attn_mm(f, t->keys, f->wide, rs, f->group == 2 ? m->dsw : m->ds, 1, ATTN_TILE,
             attn_rows_as_b(f, m->q, m->qw), f->wide, m->dk, f->wide, true);
+    int64_t at = ((int64_t)t->kh * a->q.rows + t->c0 + t->t0) * f->heads;
+    await_turn(t);
+    attn_mm(f, rows, f->wide, ks, m->ds, ATTN_TILE / f->group, 1, f->group == 2 ? m->kw : m->k,
+            f->wide, t->p->dq + at * f->wide, f->wide, true);
+    atomic_store_explicit(&t->done->rows, t->t0 + t->tokens, memory_order_release);
 }
 
 /* ---- one tile of keys ------------------------------------------------------------------------ */
@@ -158,9 +191,7 @@ static void tile_keys(tile *t)
     const attn_form *f = &t->p->f;
     const kern_attn_grad *a = t->p->a;
     load_keys(t);
-    int64_t end = t->len, seen = t->j0 + t->keys - 1 + a->f.window;
-    if (a->f.window > 0 && seen < end)
-        end = seen;
+    int64_t end = seen_until(t, t->j0);
     for (t->t0 = t->j0; t->t0 < end; t->t0 += f->tokens) {
         t->tokens = end - t->t0 < f->tokens ? (int)(end - t->t0) : f->tokens;
         tile_rows(t);
@@ -172,37 +203,28 @@ static void tile_keys(tile *t)
     }
 }
 
-/* ---- shares ---------------------------------------------------------------------------------- */
-
-/* The i-th tile of keys of a share: forth and back through the shares, since later tiles have less
- * to do. */
-static int64_t tile_number(const plan *p, int share, int64_t i)
-{
-    return i * p->shares + (i % 2 == 0 ? share : p->shares - 1 - share);
-}
+/* ---- units -----------------------------------------------------------------------------------
+ */
 
 static void run_unit(void *arg, int64_t u, int thread)
 {
     const plan *p = arg;
     const kern_attn *a = &p->a->f;
-    int s = (int)(u / p->shares / a->n_kv), share = (int)(u % p->shares);
+    int64_t heads = (int64_t)a->n_seg * a->n_kv, j0 = u / heads * ATTN_TILE;
+    int s = (int)(u % heads / a->n_kv);
     tile t = {.p = p,
               .m = (grad_mem *)(void *)(p->mem + (size_t)thread * p->each),
               .c0 = a->cu[s],
               .len = a->cu[s + 1] - a->cu[s],
-              .kh = (int)(u / p->shares % a->n_kv),
-              .share = share};
+              .kh = (int)(u % a->n_kv),
+              .j0 = j0,
+              .done = &p->done[u],
+              .before = j0 > 0 ? &p->done[u - heads] : NULL};
+    if (j0 >= t.len)
+        return;
     divide(&p->f, t.m);
-    size_t row = (size_t)p->f.heads * (size_t)p->f.wide;
-    float *dq = p->dq + (size_t)(((int64_t)share * a->n_kv + t.kh) * a->q.rows + t.c0) * row;
-    memset(dq, 0, (size_t)t.len * row * 4);
-    for (int64_t i = 0; i * p->shares * ATTN_TILE < t.len; i++) {
-        t.j0 = tile_number(p, share, i) * ATTN_TILE;
-        if (t.j0 >= t.len)
-            continue;
-        t.keys = t.len - t.j0 < ATTN_TILE ? (int)(t.len - t.j0) : ATTN_TILE;
-        tile_keys(&t);
-    }
+    t.keys = t.len - j0 < ATTN_TILE ? (int)(t.len - j0) : ATTN_TILE;
+    tile_keys(&t);
 }
 
 static void row_delta(const plan *p, int64_t r, float *tmp)
@@ -216,32 +238,36 @@ static void row_delta(const plan *p, int64_t r, float *tmp)
     }
 }
 
-static void row_dq(const plan *p, int64_t r, float *tmp)
+static void row_dq(const plan *p, int64_t r)
 {
     const kern_attn_grad *a = p->a;
     const attn_form *f = &p->f;
     for (int h = 0; h < a->f.n_q; h++) {
-        memset(tmp, 0, (size_t)f->d * 4);
-        for (int s = 0; s < p->shares; s++) {
-            int64_t at = ((int64_t)s * a->f.n_kv + h / f->heads) * a->f.q.rows + r;
-            f->v->axpy(1.0F, p->dq + (at * f->heads + h % f->heads) * f->wide, tmp, f->d);
-        }
-        f->v->from_f32(a->dq.dtype, tmp, cpu_at(&a->dq, r, (int64_t)h * f->d), f->d);
+        int64_t at = ((int64_t)(h / f->heads) * a->f.q.rows + r) * f->heads + h % f->heads;
+        f->v->from_f32(a->dq.dtype, p->dq + at * f->wide, cpu_at(&a->dq, r, (int64_t)h * f->d),
+                       f->d);
     }
 }
 
+/* Before the units: what they need of each row. */
 static void delta_rows(void *arg, int64_t r0, int64_t r1, int thread)
 {
     const plan *p = arg;
-    for (int64_t r = r0; r < r1; r++)
+    const attn_form *f = &p->f;
+    size_t row = (size_t)f->heads * (size_t)f->wide;
+    for (int64_t r = r0; r < r1; r++) {
         row_delta(p, r, (float *)(void *)(p->mem + (size_t)thread * p->each));
+        for (int64_t kh = 0; kh < p->a->f.n_kv; kh++)
+            memset(p->dq + (size_t)(kh * p->a->f.q.rows + r) * row, 0, row * sizeof *p->dq);
+    }
 }
 
 static void dq_rows(void *arg, int64_t r0, int64_t r1, int thread)
 {
     const plan *p = arg;
+    (void)thread;
     for (int64_t r = r0; r < r1; r++)
-        row_dq(p, r, (float *)(void *)(p->mem + (size_t)thread * p->each));
+        row_dq(p, r);
 }
 
 /* ---- the op ---------------------------------------------------------------------------------- */
@@ -265,46 +291,41 @@ static int check(kern_dev *d, const kern_attn_grad *a)
     return rc;
 }
 
-/* Shares so that there are a few units for each thread. */
-static int shares_of(const kern_dev *d, const kern_attn *a)
+static int plan_make(kern_dev *d, const kern_attn_grad *a, int64_t units, plan *p)
 {
-    int64_t units = (int64_t)a->n_seg * a->n_kv,
-            want = (3 * (int64_t)d->threads + units - 1) / units;
-    int64_t most = (a->max_len + 2 * ATTN_TILE - 1) / (2 * ATTN_TILE);
-    want = want < most ? want : most;
-    return want > MAX_SHARES ? MAX_SHARES : want < 1 ? 1 : (int)want;
-}
-
-static int plan_make(kern_dev *d, const kern_attn_grad *a, plan *p)
-{
-    void *mem, *delta, *dq;
+    void *mem, *delta, *dq, *done;
     int64_t n = a->f.q.rows;
-    *p = (plan){.d = d, .a = a, .shares = shares_of(d, &a->f)};
+    *p = (plan){.d = d, .a = a};
     p->f = attn_form_of(d, a->f.q.dtype, a->f.n_q, a->f.n_kv, a->f.d);
     int rc = cpu_thread_mem(d, grad_bytes(&p->f), &mem, &p->each);
     if (rc == 0)
         rc = cpu_scratch(d, CPU_SLOT_A, (size_t)(n * a->f.n_q) * 4, &delta);
     if (rc == 0)
-        rc = cpu_scratch(d, CPU_SLOT_B, (size_t)(p->shares * n * a->f.n_q * p->f.wide) * 4, &dq);
+        rc = cpu_scratch(d, CPU_SLOT_B, (size_t)(n * a->f.n_q * p->f.wide) * 4, &dq);
+    if (rc == 0)
+        rc = cpu_scratch(d, CPU_SLOT_C, (size_t)units * sizeof *p->done, &done);
     if (rc != 0)
         return rc;
     p->mem = mem;
     p->delta = delta;
     p->dq = dq;
+    p->done = done;
+    for (int64_t u = 0; u < units; u++)
+        atomic_init(&p->done[u].rows, 0);
     return 0;
 }
 
 int cpu_attn_grad(kern_dev *d, const kern_attn_grad *a)
 {
     plan p;
-    int64_t n = a->f.q.rows;
+    int64_t n = a->f.q.rows, tiles = (a->f.max_len + ATTN_TILE - 1) / ATTN_TILE;
+    int64_t units = tiles * a->f.n_seg * a->f.n_kv;
     int rc = check(d, a);
     if (rc != 0 || n == 0)
         return rc;
-    rc = plan_make(d, a, &p);
+    rc = plan_make(d, a, units, &p);
     if (rc != 0)
         return rc;
-    int64_t units = (int64_t)a->f.n_seg * a->f.n_kv * p.shares;
     cpu_rows(d, n, a->f.q.cols / 4, delta_rows, &p);
     cpu_run(d, n * a->f.max_len * a->f.n_q, units, run_unit, &p);
     cpu_rows(d, n, a->f.q.cols / 4, dq_rows, &p);

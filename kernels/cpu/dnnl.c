@@ -302,22 +302,24 @@ static void run_block(void *arg, int64_t i, int thread)
 
 enum {
     BLOCK_ROWS = 64,
-    FAR_ROWS = 256,        /* rows of a block when B is read from memory each time */
-    FAR_BYTES = 8 << 20,   /* a B so large */
-    NEAR_BYTES = 512 << 10 /* what of it stays in the second-level cache */
+    FAR_ROWS = 256,         /* rows of a block when B is read from memory each time */
+    FAR_BYTES = 8 << 20,    /* a B so large */
+    NEAR_BYTES = 512 << 10, /* what of it stays in the second-level cache */
+    BLOCKS = 24             /* that is enough of them to share out */
 };
 
 /* A block is some rows by all columns, so that B is read from the shared cache; with a B that no
- * cache holds, all rows by a few columns, so that it is read once. */
-static void cut(const kern_dev *d, job *j)
+ * cache holds, all rows by a few columns, so that it is read once. The number of threads has no
+ * say: where oneDNN cuts a sum may depend on the shape it is given. */
+static void cut(job *j)
 {
-    int64_t column = j->s.k * (int64_t)size_of(j->s.a_type), want = 3 * (int64_t)d->threads;
+    int64_t column = j->s.k * (int64_t)size_of(j->s.a_type);
     bool far = j->s.n * column > FAR_BYTES;
     j->mb = far ? FAR_ROWS : BLOCK_ROWS;
     j->nb = far ? NEAR_BYTES / column / 64 * 64 : j->s.n;
     int64_t down = (j->s.m + j->mb - 1) / j->mb;
-    if (!far && down < want)
-        j->nb = (j->s.n * down / want + 63) / 64 * 64;
+    if (!far && down < BLOCKS)
+        j->nb = (j->s.n * down / BLOCKS + 63) / 64 * 64;
     j->nb = j->nb < 64 ? 64 : j->nb;
     j->nb = j->nb > j->s.n ? j->s.n : j->nb;
     j->mb = j->mb > j->s.m ? j->s.m : j->mb;
@@ -363,7 +365,7 @@ int cpu_product_dnnl(kern_dev *d, const cpu_mul *m)
                    .add = m->add}};
     /* oneDNN asks OpenMP how many threads to use; that belongs to the calling thread. */
     omp_set_num_threads(1);
-    cut(d, &j);
+    cut(&j);
     int rc = ready(d, &j);
     if (rc != 0)
         return rc;

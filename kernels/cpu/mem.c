@@ -116,45 +116,75 @@ static int check_pair(kern_dev *d, const char *op, const kern_tensor *src, const
     return 0;
 }
 
+/* Rows in pieces of so many columns, each by one thread. */
+enum { PIECE = 8192 };
+
+typedef struct pair_job {
+    const cpu_vec *v;
+    const kern_tensor *src, *dst;
+    int64_t cuts; /* pieces of a row */
+    char *mem;    /* of each thread 2 x PIECE floats */
+    size_t each;
+} pair_job;
+
+/* The piece's row, first column and length. */
+static void find_piece(const pair_job *j, int64_t i, int64_t *r, int64_t *c, int64_t *n)
+{
+    *r = i / j->cuts;
+    *c = i % j->cuts * PIECE;
+    *n = j->src->cols - *c < PIECE ? j->src->cols - *c : PIECE;
+}
+
+static int run_pair(kern_dev *d, const kern_tensor *src, const kern_tensor *dst, cpu_piece f)
+{
+    pair_job j = {.v = cpu_of(d)->vec, .src = src, .dst = dst};
+    j.cuts = (src->cols + PIECE - 1) / PIECE;
+    void *mem;
+    int rc = cpu_thread_mem(d, 2 * PIECE * sizeof(float), &mem, &j.each);
+    if (rc != 0)
+        return rc;
+    j.mem = mem;
+    cpu_run(d, src->rows * src->cols / 8, src->rows * j.cuts, f, &j);
+    return 0;
+}
+
+static void copy_piece(void *arg, int64_t i, int thread)
+{
+    const pair_job *j = arg;
+    int64_t r, c, n;
+    find_piece(j, i, &r, &c, &n);
+    float *tmp = (float *)(void *)(j->mem + (size_t)thread * j->each);
+    if (j->src->dtype == j->dst->dtype) {
+        memmove(cpu_at(j->dst, r, c), cpu_at(j->src, r, c),
+                (size_t)n * kern_dtype_size(j->src->dtype));
+        return;
+    }
+    j->v->to_f32(j->src->dtype, cpu_at(j->src, r, c), tmp, n);
+    j->v->from_f32(j->dst->dtype, tmp, cpu_at(j->dst, r, c), n);
+}
+
 int cpu_copy(kern_dev *d, const kern_tensor *src, const kern_tensor *dst)
 {
     int rc = check_pair(d, "copy", src, dst);
-    if (rc != 0)
-        return rc;
-    const cpu_vec *v = cpu_of(d)->vec;
-    void *tmp = NULL;
-    if (src->dtype != dst->dtype && cpu_scratch(d, CPU_SLOT_A, (size_t)src->cols * 4, &tmp) != 0)
-        return KERN_ENOMEM;
-    for (int64_t r = 0; r < src->rows; r++) {
-        if (src->dtype == dst->dtype) {
-            memmove(cpu_at(dst, r, 0), cpu_at(src, r, 0),
-                    (size_t)src->cols * kern_dtype_size(src->dtype));
-            continue;
-        }
-        v->to_f32(src->dtype, cpu_at(src, r, 0), tmp, src->cols);
-        v->from_f32(dst->dtype, tmp, cpu_at(dst, r, 0), src->cols);
-    }
-    return 0;
+    return rc == 0 ? run_pair(d, src, dst, copy_piece) : rc;
+}
+
+static void add_piece(void *arg, int64_t i, int thread)
+{
+    const pair_job *j = arg;
+    int64_t r, c, n;
+    find_piece(j, i, &r, &c, &n);
+    float *x = (float *)(void *)(j->mem + (size_t)thread * j->each), *y = x + PIECE;
+    j->v->to_f32(j->src->dtype, cpu_at(j->src, r, c), x, n);
+    j->v->to_f32(j->dst->dtype, cpu_at(j->dst, r, c), y, n);
+    j->v->axpy(1.0F, x, y, n);
+    j->v->from_f32(j->dst->dtype, y, cpu_at(j->dst, r, c), n);
 }
 
 int cpu_add(kern_dev *d, const kern_tensor *src, const kern_tensor *dst)
 {
     int rc = check_pair(d, "add", src, dst);
-    if (rc != 0)
-        return rc;
-    if (!is_float(dst->dtype))
-        return cpu_fail(d, KERN_EINVAL, "add: dtype %s", kern_dtype_name(dst->dtype));
-    const cpu_vec *v = cpu_of(d)->vec;
-    void *tmp;
-    size_t cols = (size_t)src->cols;
-    if (cpu_scratch(d, CPU_SLOT_A, cols * 8, &tmp) != 0)
-        return KERN_ENOMEM;
-    float *x = tmp, *y = x + cols;
-    for (int64_t r = 0; r < src->rows; r++) {
-        v->to_f32(src->dtype, cpu_at(src, r, 0), x, src->cols);
-        v->to_f32(dst->dtype, cpu_at(dst, r, 0), y, src->cols);
-        v->axpy(1.0F, x, y, src->cols);
-        v->from_f32(dst->dtype, y, cpu_at(dst, r, 0), src->cols);
-    }
-    return 0;
+    if (rc == 0 && !is_float(dst->dtype))
+        rc = cpu_fail(d, KERN_EINVAL, "add: dtype %s", kern_dtype_name(dst->dtype));
+    return rc == 0 ? run_pair(d, src, dst, add_piece) : rc;
 }

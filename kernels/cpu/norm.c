@@ -5,28 +5,63 @@
 
 /* ---- embedding ------------------------------------------------------------------------------- */
 
+typedef struct embed_job {
+    const cpu_vec *v;
+    const kern_embed *f;
+    const kern_embed_grad *g;
+    char *mem;
+    size_t each;
+} embed_job;
+
+static void embed_rows(void *arg, int64_t r0, int64_t r1, int thread)
+{
+    const embed_job *j = arg;
+    const kern_embed *a = j->f;
+    const kern_tensor *t = &a->table, *x = &a->x;
+    float *tmp = (float *)(void *)(j->mem + (size_t)thread * j->each);
+    for (int64_t i = r0; i < r1; i++) {
+        const void *src = cpu_at(t, a->ids[i], 0);
+        if (t->dtype == x->dtype) {
+            memcpy(cpu_at(x, i, 0), src, (size_t)t->cols * kern_dtype_size(t->dtype));
+            continue;
+        }
+        j->v->to_f32(t->dtype, src, tmp, t->cols);
+        j->v->from_f32(x->dtype, tmp, cpu_at(x, i, 0), t->cols);
+    }
+}
+
 int cpu_embed(kern_dev *d, const kern_embed *a)
 {
     const kern_tensor *t = &a->table, *x = &a->x;
     int rc = cpu_activation(d, "embed: x", x);
     if (rc == 0)
         rc = cpu_shape(d, "embed: x", x, a->n, t->cols);
-    void *tmp;
+    embed_job j = {.v = cpu_of(d)->vec, .f = a};
+    void *mem;
     if (rc == 0)
-        rc = cpu_scratch(d, CPU_SLOT_A, (size_t)t->cols * 4, &tmp);
+        rc = cpu_thread_mem(d, (size_t)t->cols * 4, &mem, &j.each);
     if (rc != 0)
         return rc;
-    const cpu_vec *v = cpu_of(d)->vec;
-    for (int64_t i = 0; i < a->n; i++) {
-        const void *src = cpu_at(t, a->ids[i], 0);
-        if (t->dtype == x->dtype) {
-            memcpy(cpu_at(x, i, 0), src, (size_t)t->cols * kern_dtype_size(t->dtype));
-            continue;
-        }
-        v->to_f32(t->dtype, src, tmp, t->cols);
-        v->from_f32(x->dtype, tmp, cpu_at(x, i, 0), t->cols);
-    }
+    j.mem = mem;
+    cpu_rows(d, a->n, t->cols / 8, embed_rows, &j);
     return 0;
+}
+
+/* An id may come twice, so threads share columns, not rows. */
+enum { GRAD_COLS = 64 };
+
+static void embed_grad_cols(void *arg, int64_t piece, int thread)
+{
+    const embed_job *j = arg;
+    const kern_embed_grad *a = j->g;
+    float tmp[GRAD_COLS];
+    int64_t c0 = piece * GRAD_COLS, left = a->dtable.cols - c0;
+    int64_t n = left < GRAD_COLS ? left : GRAD_COLS;
+    (void)thread;
+    for (int64_t i = 0; i < a->n; i++) {
+        j->v->to_f32(a->dx.dtype, cpu_at(&a->dx, i, c0), tmp, n);
+        j->v->axpy(1.0F, tmp, cpu_at(&a->dtable, a->ids[i], c0), n);
+    }
 }
 
 int cpu_embed_grad(kern_dev *d, const kern_embed_grad *a)
@@ -37,16 +72,10 @@ int cpu_embed_grad(kern_dev *d, const kern_embed_grad *a)
         rc = cpu_shape(d, "embed_grad: dx", &a->dx, a->n, t->cols);
     if (rc == 0)
         rc = cpu_shape_of(d, "embed_grad: dtable", t, KERN_F32, t->rows, t->cols);
-    void *tmp;
-    if (rc == 0)
-        rc = cpu_scratch(d, CPU_SLOT_A, (size_t)t->cols * 4, &tmp);
     if (rc != 0)
         return rc;
-    const cpu_vec *v = cpu_of(d)->vec;
-    for (int64_t i = 0; i < a->n; i++) {
-        v->to_f32(a->dx.dtype, cpu_at(&a->dx, i, 0), tmp, t->cols);
-        v->axpy(1.0F, tmp, cpu_at(t, a->ids[i], 0), t->cols);
-    }
+    embed_job j = {.v = cpu_of(d)->vec, .g = a};
+    cpu_run(d, a->n * t->cols / 8, (t->cols + GRAD_COLS - 1) / GRAD_COLS, embed_grad_cols, &j);
     return 0;
 }
 

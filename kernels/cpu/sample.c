@@ -208,44 +208,66 @@ static void top_of(const float *l, int64_t vocab, float lse, kern_sample_row *r)
     r->n_top = n;
 }
 
-static int one_row(kern_dev *d, work *w, const float *logits, kern_sample_row *r, int64_t at)
+/* False when the logits are not finite. */
+static bool one_row(work *w, const float *logits, kern_sample_row *r)
 {
-    int rc = check_row(d, r, w->vocab);
-    if (rc != 0)
-        return rc;
     float max = w->v->max(logits, w->vocab);
     memcpy(w->p, logits, (size_t)w->vocab * 4);
     float lse = max + logf(w->v->exp_sum(w->p, max, w->vocab));
     if (!isfinite(lse))
-        return cpu_fail(d, KERN_EDEVICE, "sample: the logits of row %lld are not finite",
-                        (long long)at);
+        return false;
     top_of(logits, w->vocab, lse, r);
     memcpy(w->l, logits, (size_t)w->vocab * 4);
     change(w, r);
     r->id = choose(w, r);
     r->logp = logits[r->id] - lse;
-    return 0;
+    return true;
 }
 
-int cpu_sample(kern_dev *d, const kern_sample *a)
+typedef struct job {
+    const cpu_vec *v;
+    const kern_sample *a;
+    uint8_t *bad; /* [n] rows that are not finite */
+    char *mem;    /* of each thread `work`'s arrays */
+    size_t each;
+} job;
+
+static void sample_row(void *arg, int64_t i, int thread)
 {
-    int64_t vocab = a->logits.cols;
-    void *mem;
-    int rc = cpu_shape_of(d, "sample: logits", &a->logits, KERN_F32, a->logits.rows, vocab);
-    if (rc == 0 && vocab < 1)
-        rc = cpu_fail(d, KERN_EINVAL, "sample: a vocabulary of %lld", (long long)vocab);
-    if (rc == 0)
-        rc = cpu_scratch(d, CPU_SLOT_A, (size_t)vocab * 13, &mem);
-    if (rc != 0)
-        return rc;
-    float *f = mem;
-    work w = {.v = cpu_of(d)->vec,
+    const job *j = arg;
+    int64_t vocab = j->a->logits.cols;
+    float *f = (float *)(void *)(j->mem + (size_t)thread * j->each);
+    work w = {.v = j->v,
               .l = f,
               .p = f + vocab,
               .id = (int32_t *)(f + 2 * vocab),
               .seen = (uint8_t *)(f + 3 * vocab),
               .vocab = vocab};
-    for (int64_t i = 0; i < a->logits.rows && rc == 0; i++)
-        rc = one_row(d, &w, cpu_at(&a->logits, i, 0), &a->row[i], i);
+    j->bad[i] = !one_row(&w, cpu_at(&j->a->logits, i, 0), &j->a->row[i]);
+}
+
+int cpu_sample(kern_dev *d, const kern_sample *a)
+{
+    int64_t vocab = a->logits.cols, n = a->logits.rows;
+    job j = {.v = cpu_of(d)->vec, .a = a};
+    void *mem, *bad;
+    int rc = cpu_shape_of(d, "sample: logits", &a->logits, KERN_F32, n, vocab);
+    if (rc == 0 && vocab < 1)
+        rc = cpu_fail(d, KERN_EINVAL, "sample: a vocabulary of %lld", (long long)vocab);
+    for (int64_t i = 0; i < n && rc == 0; i++)
+        rc = check_row(d, &a->row[i], vocab);
+    if (rc == 0)
+        rc = cpu_scratch(d, CPU_SLOT_A, (size_t)n, &bad);
+    if (rc == 0)
+        rc = cpu_thread_mem(d, (size_t)vocab * 13, &mem, &j.each);
+    if (rc != 0)
+        return rc;
+    j.bad = bad;
+    j.mem = mem;
+    cpu_run(d, n * vocab, n, sample_row, &j);
+    for (int64_t i = 0; i < n && rc == 0; i++)
+        if (j.bad[i] != 0)
+            rc = cpu_fail(d, KERN_EDEVICE, "sample: the logits of row %lld are not finite",
+                          (long long)i);
     return rc;
 }

@@ -397,8 +397,7 @@ static void differentiate(op_ctx *c, const char *what, op_array *x, double *v, d
     }
     double rms = rms_of(v, n);
     compare(c, what, g, want, samples, rms > least ? rms : least, tol);
-    int directions = c->mode == OP_GRAD ? GRAD_DIRECTIONS : DIRECTIONS;
-    for (int k = 0; k < directions && c->failed == 0; k++)
+    for (int k = 0; k < c->directions && c->failed == 0; k++)
         along(c, what, x, v, loss, arg);
     free(g);
     free(at);
@@ -463,7 +462,9 @@ bool op_again(op_ctx *c, const char *name, double flops)
 
 int op_cases(const op_ctx *c, const op_test *t)
 {
-    return c->mode == OP_GRAD ? t->n_grads : t->n_cases;
+    return c->mode == OP_GRAD   ? t->n_grads
+           : c->mode == OP_BITS ? t->n_cases + t->n_large
+                                : t->n_cases;
 }
 
 /* The second run only looks at the bits. */
@@ -481,11 +482,15 @@ void op_run(op_ctx *c, const op_test *t, int i)
         c->pick = (rng){.seed = 8, .stream = (uint64_t)i};
         c->hash = 0xCBF29CE484222325U;
         c->samples = SAMPLES;
+        c->directions = mode == OP_GRAD ? GRAD_DIRECTIONS : DIRECTIONS;
         c->compared = run == 0 ? 0 : c->compared;
         c->dense = false;
         c->even = false;
         c->mode = run == 0 ? mode : OP_BITS;
-        (mode == OP_GRAD ? t->grad : t->run)(c, i);
+        if (i >= t->n_cases && mode == OP_BITS)
+            t->large(c, i - t->n_cases);
+        else
+            (mode == OP_GRAD ? t->grad : t->run)(c, i);
         drop(c);
         if (run == 1 && c->hash != first)
             fail(c, "bits", "two runs of the same case differ");

@@ -42,9 +42,9 @@ typedef struct op_ctx {
     int compared, failed;
     int inject_at; /* number of the comparison that gets a wrong result */
     op_inject inject;
-    bool dense;  /* arrays without gaps; a case may set it */
-    bool even;   /* gaps that leave rows on 16 bytes where they can be; a case may set it */
-    int samples; /* elements of a gradient that op_grad differentiates by; a case may lower it */
+    bool dense; /* arrays without gaps; a case may set it */
+    bool even;  /* gaps that leave rows on 16 bytes where they can be; a case may set it */
+    int samples, directions; /* that op_grad differentiates by; a case may lower them */
     op_mode mode;
     bool once;             /* a case is not run again for its bits */
     bool skip_unsupported; /* a case that the backend refuses as unsupported is told, not failed */
@@ -61,6 +61,8 @@ typedef struct op_test {
     int n_grads; /* cases of OP_GRAD: small enough for a difference by every element */
     void (*grad)(op_ctx *c, int i);
     bool one_dtype; /* no activations: runs in F32, unless a dtype is asked for */
+    int n_large;    /* cases of OP_BITS beside the plain ones, too large to be compared; may be 0 */
+    void (*large)(op_ctx *c, int i);
 } op_test;
 
 extern const op_test op_linear, op_update, op_copy, op_embed, op_norm, op_act, op_qk, op_attn,

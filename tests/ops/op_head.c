@@ -110,7 +110,7 @@ static void head_run(op_ctx *c, head_state *s, kern_weight *w)
         return;
     op_equal(c, "logp", logp, s->logp);
     if (k->n * k->h * k->vocab > 300000)
-        c->samples = 3;
+        c->samples = c->directions = 1;
     if (k->dx)
         op_grad(c, "dx", s->x, dx, false, head_reference, s);
     if (k->dw)
@@ -137,7 +137,11 @@ static void run_head_grad(op_ctx *c, int i)
     run_head_case(c, &head_grads[i]);
 }
 
-const op_test op_head = {"head", COUNT(heads), run_head, COUNT(head_grads), run_head_grad, false};
+const op_test op_head = {.name = "head",
+                         .n_cases = COUNT(heads),
+                         .run = run_head,
+                         .n_grads = COUNT(head_grads),
+                         .grad = run_head_grad};
 
 /* ---- logits ---------------------------------------------------------------------------------- */
 
@@ -172,7 +176,7 @@ static void run_logits(op_ctx *c, int i)
     kern_do(c->d, weight_free, kw);
 }
 
-const op_test op_logits = {"logits", COUNT(logit_cases), run_logits, 0, NULL, false};
+const op_test op_logits = {.name = "logits", .n_cases = COUNT(logit_cases), .run = run_logits};
 
 /* ---- sampling -------------------------------------------------------------------------------- */
 
@@ -373,4 +377,5 @@ static void run_sample(op_ctx *c, int i)
         sample_compare(c, k, rows, l);
 }
 
-const op_test op_sample = {"sample", COUNT(samples), run_sample, 0, NULL, true};
+const op_test op_sample = {
+    .name = "sample", .n_cases = COUNT(samples), .run = run_sample, .one_dtype = true};

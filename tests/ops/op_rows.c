@@ -18,7 +18,7 @@ static const struct {
     {KERN_BF16, KERN_F32, 1, 100, 1},   {KERN_F32, KERN_F16, 4, 19, 1},
     {KERN_F16, KERN_F32, 2, 31, 1},     {KERN_F16, KERN_BF16, 2, 9, 1},
     {KERN_F32, KERN_F16, 4, 64, 1e-5},  {KERN_F16, KERN_F32, 4, 64, 1e-5},
-    {KERN_BF16, KERN_BF16, 7, 16, 100},
+    {KERN_BF16, KERN_BF16, 7, 16, 100}, {KERN_F32, KERN_BF16, 3, 30000, 1},
 };
 
 static void run_copy(op_ctx *c, int i)
@@ -37,7 +37,8 @@ static void run_copy(op_ctx *c, int i)
         op_equal(c, "add", sum, want->v);
 }
 
-const op_test op_copy = {"copy", COUNT(copies), run_copy, 0, NULL, true};
+const op_test op_copy = {
+    .name = "copy", .n_cases = COUNT(copies), .run = run_copy, .one_dtype = true};
 
 /* ---- embedding ------------------------------------------------------------------------------- */
 
@@ -49,7 +50,7 @@ static const struct {
     {1, 3, 7, KERN_F32, false},       {17, 10, 48, KERN_BF16, false},
     {129, 5, 33, KERN_F16, false},    {3, 50, 64, KERN_F32, false},
     {40, 9, 1032, KERN_BF16, true},   {1500, 300, 16, KERN_F16, true},
-    {1030, 70000, 8, KERN_F32, true},
+    {1030, 70000, 8, KERN_F32, true}, {700, 40, 200, KERN_F32, false},
 };
 
 static void run_embed(op_ctx *c, int i)
@@ -76,7 +77,7 @@ static void run_embed(op_ctx *c, int i)
         op_equal(c, "dtable", dt, want);
 }
 
-const op_test op_embed = {"embed", COUNT(embeds), run_embed, 0, NULL, false};
+const op_test op_embed = {.name = "embed", .n_cases = COUNT(embeds), .run = run_embed};
 
 /* ---- norm ------------------------------------------------------------------------------------ */
 
@@ -197,7 +198,11 @@ static void run_norm_grad(op_ctx *c, int i)
     run_norm_case(c, &norm_grads[i]);
 }
 
-const op_test op_norm = {"norm", COUNT(norms), run_norm, COUNT(norm_grads), run_norm_grad, false};
+const op_test op_norm = {.name = "norm",
+                         .n_cases = COUNT(norms),
+                         .run = run_norm,
+                         .n_grads = COUNT(norm_grads),
+                         .grad = run_norm_grad};
 
 /* ---- gated activation ------------------------------------------------------------------------ */
 
@@ -290,7 +295,11 @@ static void run_act_grad(op_ctx *c, int i)
     run_act_case(c, &act_grads[i]);
 }
 
-const op_test op_act = {"act", COUNT(acts), run_act, COUNT(act_grads), run_act_grad, false};
+const op_test op_act = {.name = "act",
+                        .n_cases = COUNT(acts),
+                        .run = run_act,
+                        .n_grads = COUNT(act_grads),
+                        .grad = run_act_grad};
 
 /* ---- optimizer ------------------------------------------------------------------------------- */
 
@@ -338,7 +347,8 @@ static void run_adamw(op_ctx *c, int i)
     op_equal(c, "v", v, v->v);
 }
 
-const op_test op_adamw = {"adamw", COUNT(steps), run_adamw, 0, NULL, true};
+const op_test op_adamw = {
+    .name = "adamw", .n_cases = COUNT(steps), .run = run_adamw, .one_dtype = true};
 
 static void run_sumsq(op_ctx *c, int i)
 {
@@ -353,4 +363,4 @@ static void run_sumsq(op_ctx *c, int i)
         op_numbers(c, "sum", &got, &want, 1, false);
 }
 
-const op_test op_sumsq = {"sumsq", 5, run_sumsq, 0, NULL, true};
+const op_test op_sumsq = {.name = "sumsq", .n_cases = 5, .run = run_sumsq, .one_dtype = true};

@@ -30,17 +30,17 @@ static void op_check(const char *args)
     assert_int_equal(pclose(p), 0);
 }
 
-static void with_features(const char *features)
+static void with_features(const char *mode, const char *features)
 {
     kern_open_args a = {.features = features};
     kern_dev *d;
-    char err[256], args[64];
+    char err[256], args[96];
     if (kern_open(&d, "cpu", &a, err) != 0) {
         print_message("%s\n", err);
         skip();
     }
     kern_close(d);
-    snprintf(args, sizeof args, "--device cpu:%s", features);
+    snprintf(args, sizeof args, "%s --device cpu:%s", mode, features);
     op_check(args);
 }
 
@@ -53,13 +53,13 @@ static void test_all_features(void **state)
 static void test_avx2(void **state)
 {
     (void)state;
-    with_features("avx2");
+    with_features("test", "avx2");
 }
 
 static void test_generic(void **state)
 {
     (void)state;
-    with_features("generic");
+    with_features("test", "generic");
 }
 
 static void test_a_wrong_result_is_noticed(void **state)
@@ -80,6 +80,12 @@ static void test_threads(void **state)
     op_check("threads");
 }
 
+static void test_threads_avx2(void **state)
+{
+    (void)state;
+    with_features("threads linear", "avx2");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -89,6 +95,7 @@ int main(void)
         cmocka_unit_test(test_generic),
         cmocka_unit_test(test_gradients),
         cmocka_unit_test(test_threads),
+        cmocka_unit_test(test_threads_avx2),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
