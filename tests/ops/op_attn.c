@@ -453,7 +453,8 @@ static void run_paged(op_ctx *c, int i)
                           .n_blocks = s.n_blocks,
                           .dtype = k->f32_cache ? KERN_F32 : c->t,
                           .out = &kv};
-    (void)attn_reference(&s.a);
+    if (c->mode != OP_BITS)
+        (void)attn_reference(&s.a);
     if (op_ok(c, kern_do(c->d, kv_new, &a)) && paged_fill(c, &s, kv))
         paged_run(c, &s, k, kv);
     kern_do(c->d, kv_free, kv);
