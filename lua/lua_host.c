@@ -81,12 +81,14 @@ static int try_it(lua_plugin *p, const script_source *src, json_t **header, json
 /* The store is named after the plugin, whose name is known when its header has been read. */
 static int name_it(lua_plugin *p, const json_t *header, hone_err *e)
 {
+    if (p->setup.name != NULL)
+        return 0;
     if (p->name == NULL)
         p->name = mem_strdup(json_string_value(json_object_get(header, "name")));
     if (p->name[0] == '\0' || p->name[0] == '.' || strchr(p->name, '/') != NULL)
         return hone_fail(e, HONE_EINVAL, "%s: '%s' is no name for a plugin", p->path, p->name);
     p->setup.name = p->name;
-    if (p->state_dir == NULL || p->setup.kv != NULL)
+    if (p->state_dir == NULL)
         return 0;
     char *path = mem_printf("%s/%s.db", p->state_dir, p->name);
     p->setup.kv = kv_new(path, p->kv_bytes);

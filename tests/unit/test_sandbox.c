@@ -95,6 +95,8 @@ static void test_attacks_end(void **state)
         {"return (('a'):rep(5000)):find('.-.-.-.-b')", STEPS},
         {"return (('a'):rep(5000)):gsub('.-.-.-.-b', '')", STEPS},
         {"for _ in (('a'):rep(5000)):gmatch('.-.-.-.-b') do end", STEPS},
+        {"local r = host.regex('(a+)+$') while true do pcall(r.match, r, ('a'):rep(40) .. 'b') end",
+         STEPS},
         {"while true do pcall(string.find, ('a'):rep(5000), '.-.-.-b') end", STEPS},
         {"return (('('):rep(100000)):find('%b()%b()')", STEPS},
         {"while true do (('('):rep(100000)):find('%b()') end", STEPS},
