@@ -31,7 +31,7 @@ static int raise(lua_State *L, const hone_err *e)
 static int say(lua_State *L, log_level level, const char *text)
 {
     api *a = api_of(L);
-    if (++a->lines > MAX_LINES)
+    if (a->quiet || ++a->lines > MAX_LINES)
         return 0;
     log_line(level, "lua", "%s: %s", a->name, text);
     if (a->lines == MAX_LINES)

@@ -11,6 +11,7 @@ typedef struct api {
     kv *kv;             /* NULL: there is no folder to keep it in */
     hooks *hooks;       /* that count for it; NULL: nobody counts */
     bool deterministic; /* of the hook that runs now; while loading too */
+    bool quiet;         /* nothing goes to the log */
     int lines;          /* of the log, in this call */
 } api;
 

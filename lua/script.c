@@ -63,8 +63,11 @@ int script_open(script **out, const script_source *src, const script_setup *setu
     *out = NULL;
     s->source = src;
     s->setup = *setup;
-    s->api =
-        (api){.name = setup->name, .kv = setup->kv, .hooks = setup->hooks, .deterministic = true};
+    s->api = (api){.name = setup->name,
+                   .kv = setup->kv,
+                   .hooks = setup->hooks,
+                   .deterministic = true,
+                   .quiet = setup->quiet};
     int rc = sandbox_new(&s->box, src->file, l, setup->cancel, e);
     if (rc == 0) {
         sandbox_limit(s->box, LOAD_SHARE * l->steps, LOAD_TIME_S * 1000000000LL, true);

@@ -32,6 +32,7 @@ void script_source_free(script_source *s);
 typedef struct script_setup {
     sandbox_limits limits; /* of an ordinary call (see script_call) and of loading */
     bool deterministic;    /* every hook, not only those of data */
+    bool quiet;            /* its log goes nowhere: for tests */
     uint64_t seed;
     const char *name; /* in the log; NULL: what the script calls itself */
     const json_t *settings;
