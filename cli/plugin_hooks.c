@@ -2,6 +2,7 @@
 #include "cli/plugin_tools.h"
 #include "core/base/hook.h"
 #include "core/base/js.h"
+#include "lua/form.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -48,18 +49,37 @@ static void print_row(const hook_info *h)
            h->example != NULL ? "`" : "");
 }
 
-/* Annotations that editors read (LuaLS). */
-static void print_stub(const hook_info *h)
+/* "function(text, about) return ... end" as the type "fun(text: any, about: any): any". */
+static void print_type(const char *call)
 {
-    if (h->example == NULL)
+    const char *at = strchr(call, '(') + 1, *end = strchr(at, ')');
+    printf("fun(");
+    while (at < end) {
+        size_t n = strcspn(at, ",)");
+        printf("%.*s: any", (int)n, at);
+        at += n;
+        if (at < end) {
+            printf(", ");
+            at += 2;
+        }
+    }
+    printf("): any");
+}
+
+/* Annotations that editors read (LuaLS). */
+static void print_stub(hook_point p, const hook_info *h)
+{
+    const form *f = form_of(p);
+    if (f == NULL)
         return;
-    printf("---%s\n---%s; fails %s; %lld us a call\n---data: %s\n---@overload fun(point: '%s', fn: "
-           "fun(data: any): any, priority?: integer)\n",
-           h->what,
-           h->may_veto     ? (h->may_modify ? "may modify and veto" : "may veto")
-           : h->may_modify ? "may modify"
-                           : "observes",
-           h->fails_closed ? "closed" : "open", (long long)h->budget_us, h->example, h->name);
+    char *answers = form_answers(f);
+    printf("---%s\n---fails %s; %lld us a call; answers: %s\n---data: %s\n---on('%s', %s)\n"
+           "---@overload fun(point: '%s', fn: ",
+           h->what, h->fails_closed ? "closed" : "open", (long long)h->budget_us, answers,
+           h->example, h->name, f->call, h->name);
+    print_type(f->call);
+    puts(", options?: {priority: integer})");
+    free(answers);
 }
 
 static void print_head(const plugin_args *a)
@@ -90,12 +110,15 @@ int plugin_hooks(const plugin_args *a, hone_err *e)
         else if (a->markdown)
             print_row(h);
         else if (a->lua)
-            print_stub(h);
+            print_stub((hook_point)p, h);
         else
             print_text(h);
     }
     if (a->lua)
-        puts("function on(point, fn, priority) end");
+        puts("function on(point, fn, options) end\n\n"
+             "---the header of a script, before everything else\n"
+             "---@param header {name: string, version: string, summary: string, settings?: table, "
+             "tests?: table<string, fun(t: any)>}\nfunction plugin(header) end");
     if (a->json) {
         json_dumpf(all, stdout, JSON_INDENT(2));
         putchar('\n');
