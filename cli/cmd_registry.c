@@ -112,10 +112,13 @@ static int verify_one(const state_call *c, const char *digest, const sign_trust 
     int rc = registry_find(c->st, digest, &a, e);
     if (rc == 0)
         rc = verify_artefact(&v, &a, t, e);
-    if (rc == 0 && v.key_id[0] != '\0')
-        printf("%.12s  ok, signed by key %.16s\n", a.digest, v.key_id);
-    else if (rc == 0)
-        printf("%.12s  ok, not signed\n", a.digest);
+    if (rc == HONE_ENOTFOUND && a.tainted && !file_exists(a.path)) {
+        printf("%.12s  deleted by an erasure\n", a.digest);
+        rc = 0;
+    } else if (rc == 0) {
+        printf("%.12s  ok, %s%.16s\n", a.digest,
+               v.key_id[0] != '\0' ? "signed by key " : "not signed", v.key_id);
+    }
     registry_artefact_free(&a);
     return rc;
 }

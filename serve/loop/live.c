@@ -5,6 +5,7 @@
 #include "core/base/mem.h"
 #include "core/model/digest.h"
 #include "serve/engine/canary.h"
+#include "serve/loop/erase.h"
 #include "serve/loop/verify.h"
 
 #include <pthread.h>
@@ -92,6 +93,8 @@ static int bring_up(live *l, const registry_artefact *a, hone_err *e)
 {
     served *s = NULL;
     engine_set_why_none(l->o.eng, "the model is being verified and loaded");
+    if (a->tainted)
+        log_warn("live", "%.12s learned from what was erased: retrain to replace it", a->digest);
     int rc = live_open(&s, a, &l->o.load, l->o.trust, e);
     if (rc != 0)
         return rc;
@@ -159,6 +162,8 @@ static bool load_first(live *l)
 {
     const live_options *o = &l->o;
     hone_err err = {0};
+    if (erase_resume(o->st, store_dir(o->st), &err) != 0) /* the next retraining tries again */
+        log_error("live", "an erasure is not finished: %s", err.msg);
     int rc = live_bootstrap(o->st, o->load.model_dir, o->load.adapter_dir, o->trust, &err);
     if (rc == 0)
         rc = registry_alias_version(o->st, "live", &l->version, &err);

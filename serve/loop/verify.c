@@ -1,5 +1,6 @@
 #include "serve/loop/verify.h"
 
+#include "core/base/file.h"
 #include "core/model/digest.h"
 
 #include <string.h>
@@ -54,6 +55,10 @@ int verify_artefact(verify_report *out, const registry_artefact *a, const sign_t
     sign_report r, base;
     *out = (verify_report){0};
     t = t != NULL ? t : &nobody;
+    if (a->tainted && !file_exists(a->path))
+        return hone_fail(e, HONE_ENOTFOUND,
+                         "artefact %.12s was deleted: it had learned from what was erased",
+                         a->digest);
     int rc = check_dir(&r, weights, a->path, t, e);
     if (rc == 0 && strcmp(weights, a->digest) != 0)
         rc = hone_fail(e, HONE_EFORMAT,

@@ -13,7 +13,8 @@ typedef struct verify_report {
  * taken away, or the signature is damaged or not the one that was registered. EDENIED: the key is
  * not trusted, the signature does not fit or is gone, or t->required and there is none. An artefact
  * that never was signed (a model that is configured by its path) passes otherwise, and the report
- * says so. The base of an adapter is held to the same. t may be NULL: nothing signed passes. */
+ * says so. The base of an adapter is held to the same. ENOTFOUND: it was deleted, because it
+ * had learned from what was erased. t may be NULL: nothing signed passes. */
 int verify_artefact(verify_report *out, const registry_artefact *a, const sign_trust *t,
                     hone_err *e);
 

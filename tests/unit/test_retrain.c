@@ -10,6 +10,7 @@
 #include "serve/loop/examples.h"
 #include "serve/loop/live.h"
 #include "serve/loop/retrain.h"
+#include "serve/loop/verify.h"
 #include "serve/store/feedback.h"
 #include "serve/store/registry.h"
 #include "serve/store/requests.h"
@@ -556,6 +557,13 @@ static void test_erasure_reaches_what_has_learned(void **state)
     live_digest(now);
     assert_string_not_equal(now, tainted);
     assert_false(file_exists(made));
+    registry_artefact gone;
+    verify_report v;
+    assert_int_equal(registry_find(st, tainted, &gone, &e), 0);
+    assert_true(gone.tainted);
+    assert_int_equal(verify_artefact(&v, &gone, &trust, &e), HONE_ENOTFOUND);
+    assert_non_null(strstr(e.msg, "was deleted: it had learned from what was erased"));
+    registry_artefact_free(&gone);
     json_decref(report);
     report = retrain_or_fail(&c, NULL); /* and then all is as it was */
     assert_string_equal(text(report, "status"), "nothing");
