@@ -21,10 +21,10 @@ static json_t *as_json(const hook_info *h)
     json_t *example = NULL;
     if (h->example != NULL)
         js_parse(&example, h->example, strlen(h->example), NULL);
-    return json_pack("{s:s, s:b, s:b, s:s, s:I, s:s, s:o?}", "name", h->name, "may_modify",
+    return json_pack("{s:s, s:b, s:b, s:s, s:b, s:I, s:s, s:o?}", "name", h->name, "may_modify",
                      h->may_modify, "may_veto", h->may_veto, "on_failure",
-                     h->fails_closed ? "closed" : "open", "budget_us", (json_int_t)h->budget_us,
-                     "what", h->what, "example", example);
+                     h->fails_closed ? "closed" : "open", "breaker", h->breaker, "budget_us",
+                     (json_int_t)h->budget_us, "what", h->what, "example", example);
 }
 
 static void print_text(const hook_info *h)

@@ -11,8 +11,8 @@
 
 /* clang-format off */
 static const hook_info infos[HOOK_N_POINTS] = {
-#define HOOK_ROW(id, name, m, v, closed, us, what, example) \
-    [HOOK_##id] = {name, m, v, closed, us, what, example},
+#define HOOK_ROW(id, name, m, v, closed, breaker, us, what, example) \
+    [HOOK_##id] = {name, m, v, closed, breaker, us, what, example},
     HOOK_POINTS(HOOK_ROW)
 #undef HOOK_ROW
 };
@@ -210,15 +210,23 @@ static void add(hooks *h, hook_point p, owner *o, size_t field, uint64_t n)
 }
 #define ADD(h, p, o, field, n) add(h, p, o, offsetof(tally, field), n)
 
+/* What happens a million times is said twenty times. */
+static bool is_power(uint64_t n)
+{
+    return (n & (n - 1)) == 0;
+}
+
 static int failed(hooks *h, hook_point p, owner *o, int rc, const hone_err *own, hone_err *e)
 {
     const hook_info *info = &infos[p];
     const char *why = own->msg[0] != '\0' ? own->msg : hone_strerror(rc);
     ADD(h, p, o, failures, 1);
-    owner_failed(h, o, p, why);
+    if (info->breaker)
+        owner_failed(h, o, p, why);
     if (info->fails_closed)
         return hone_fail(e, rc, "%s: %s failed: %s", info->name, o->name, why);
-    log_warn("hook", "%s: %s failed: %s", info->name, o->name, why);
+    if (is_power(atomic_load(&o->at[p].failures)))
+        log_warn("hook", "%s: %s failed: %s", info->name, o->name, why);
     return 0;
 }
 
@@ -229,9 +237,11 @@ static void took(hooks *h, hook_point p, owner *o, int64_t ns)
     if (ns <= info->budget_us * 1000)
         return;
     ADD(h, p, o, late, 1);
-    log_warn("hook", "%s: %s took %lld us, budget %lld us", info->name, o->name,
-             (long long)(ns / 1000), (long long)info->budget_us);
-    owner_late(h, o, p);
+    if (is_power(atomic_load(&o->at[p].late)))
+        log_warn("hook", "%s: %s took %lld us, budget %lld us", info->name, o->name,
+                 (long long)(ns / 1000), (long long)info->budget_us);
+    if (info->breaker)
+        owner_late(h, o, p);
 }
 
 /* What the values of a view were, to put back what may not count. */
@@ -278,7 +288,7 @@ static int run(hooks *h, const subscriber *s, hook_call *call, bool *stop, hone_
     hone_err own = {0};
     owner *o = s->lease->owner;
     hook_point p = call->point;
-    if (!owner_is_in(o))
+    if (infos[p].breaker && !owner_is_in(o))
         return owner_refusal(h, o, p, e);
     atomic_fetch_add(&o->at[p].calls, 1);
     atomic_fetch_add(&o->calls, 1);

@@ -26,6 +26,7 @@ typedef enum {
 typedef struct hook_info {
     const char *name;
     bool may_modify, may_veto, fails_closed;
+    bool breaker; /* whoever is out is not asked here */
     int64_t budget_us;
     const char *what;
     const char *example; /* data of a call, as JSON; NULL: the point has a struct (hook_view) */
@@ -118,8 +119,9 @@ hook_stats hook_counters(const hooks *h, hook_point p);
 
 /* When an owner is out for window_ms: after `failures` failures within window_ms, or after `late`
  * late calls when they are half of its calls or more; and while one of its calls has been running
- * for hang_ms and ten times its budget (hook_watch). Where the point fails closed, emissions fail
- * meanwhile; elsewhere the owner is passed over. Defaults: 5, 5, 60000, 5000. */
+ * for hang_ms and ten times its budget (hook_watch). Counted and applied at the points whose row
+ * says so: where such a point fails closed, emissions fail meanwhile; elsewhere the owner is passed
+ * over. Defaults: 5, 5, 60000, 5000. */
 typedef struct hook_breaker {
     int failures, late;
     int64_t window_ms, hang_ms;
