@@ -218,6 +218,60 @@ static void test_an_old_plugin_loads_for_ever(void **state)
     hook_free(h);
 }
 
+/* Where everything of 1.0 stands, for ever: structs only grow at their end. */
+static void test_nothing_of_the_interface_moves(void **state)
+{
+    static const struct {
+        const char *what;
+        size_t is, was;
+    } rows[] = {
+        {"hone_host.on", offsetof(hone_host, on), 16},
+        {"hone_host.init_error", offsetof(hone_host, init_error), 24},
+        {"hone_host.log", offsetof(hone_host, log), 32},
+        {"hone_host.count", offsetof(hone_host, count), 40},
+        {"hone_host.settings", offsetof(hone_host, settings), 48},
+        {"hone_host.state", offsetof(hone_host, state), 64},
+        {"hone_host.api", offsetof(hone_host, api), 72},
+        {"hone_host.veto", offsetof(hone_host, veto), 80},
+        {"hone_host.alloc", offsetof(hone_host, alloc), 96},
+        {"hone_host.late", offsetof(hone_host, late), 104},
+        {"hone_host.type", offsetof(hone_host, type), 112},
+        {"hone_host.boolean", offsetof(hone_host, boolean), 176},
+        {"hone_host.new_null", offsetof(hone_host, new_null), 184},
+        {"hone_host.copy", offsetof(hone_host, copy), 240},
+        {"hone_host.set", offsetof(hone_host, set), 248},
+        {"hone_host.remove_at", offsetof(hone_host, remove_at), 280},
+        {"hone_host.to_json", offsetof(hone_host, to_json), 288},
+        {"hone_host.sha256", offsetof(hone_host, sha256), 304},
+        {"hone_call.ctx", offsetof(hone_call, ctx), 8},
+        {"hone_call.hook", offsetof(hone_call, hook), 16},
+        {"hone_call.allows", offsetof(hone_call, allows), 24},
+        {"hone_call.budget_us", offsetof(hone_call, budget_us), 32},
+        {"hone_call.data", offsetof(hone_call, data), 40},
+        {"hone_call.batch", offsetof(hone_call, batch), 48},
+        {"hone_call.logits", offsetof(hone_call, logits), 56},
+        {"hone_call.host_private", offsetof(hone_call, host_private), 64},
+        {"hone_batch.ids", offsetof(hone_batch, ids), 8},
+        {"hone_batch.weight", offsetof(hone_batch, weight), 56},
+        {"hone_batch.step", offsetof(hone_batch, step), 64},
+        {"hone_logits.row", offsetof(hone_logits, row), 8},
+        {"hone_logits.flags", offsetof(hone_logits, flags), 48},
+        {"hone_descriptor.magic", offsetof(hone_descriptor, magic), 4},
+        {"hone_descriptor.caps", offsetof(hone_descriptor, caps), 16},
+        {"hone_descriptor.name", offsetof(hone_descriptor, name), 24},
+        {"hone_descriptor.settings", offsetof(hone_descriptor, settings), 56},
+        {"hone_descriptor.init", offsetof(hone_descriptor, init), 72},
+        {"hone_descriptor.fini", offsetof(hone_descriptor, fini), 80},
+        {"hone_setting.type", offsetof(hone_setting, type), 8},
+        {"hone_setting.def", offsetof(hone_setting, def), 16},
+        {"hone_setting.help", offsetof(hone_setting, help), 48},
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
+        if (rows[i].is != rows[i].was)
+            fail_msg("%s has moved from %zu to %zu", rows[i].what, rows[i].was, rows[i].is);
+}
+
 /* ---- threads ---- */
 
 static atomic_bool emitting;
@@ -294,6 +348,7 @@ int main(void)
         cmocka_unit_test(test_another_abi_is_refused_by_field),
         cmocka_unit_test(test_what_is_no_plugin_is_refused),
         cmocka_unit_test(test_an_old_plugin_loads_for_ever),
+        cmocka_unit_test(test_nothing_of_the_interface_moves),
         cmocka_unit_test(test_loaded_and_unloaded_under_load),
         cmocka_unit_test(test_points_can_be_limited),
     };
