@@ -20,7 +20,8 @@ typedef struct options {
 
 static const args_row rows[] = {{"json", offsetof(options, json), ARGS_FLAG}, {NULL, 0, ARGS_TEXT}};
 
-/* {"name", "device" or "error"} of one backend. */
+/* {"backend", "device" or "error"} of one backend; of "auto" also which one it "took" and, when
+ * that is not the card, "why". */
 static json_t *look_at(const char *backend)
 {
     kern_dev *d;
@@ -28,7 +29,13 @@ static json_t *look_at(const char *backend)
     json_t *o = json_pack("{s:s}", "backend", backend);
     if (kern_open(&d, backend, NULL, err) == 0) {
         json_object_set_new(o, "device", json_string(d->name));
+        if (strcmp(backend, "auto") == 0)
+            json_object_set_new(o, "took", json_string(d->backend));
         json_object_set_new(o, "threads", json_integer(d->threads));
+        if (d->mem_total > 0)
+            json_object_set_new(o, "memory_gib", json_real((double)d->mem_total / 1073741824.0));
+        if (err[0] != '\0')
+            json_object_set_new(o, "why", json_string(err));
         kern_close(d);
     } else {
         json_object_set_new(o, "error", json_string(err));
@@ -41,13 +48,25 @@ static json_t *examine(void)
     struct utsname u;
     double page = (double)sysconf(_SC_PAGESIZE);
     uname(&u);
-    return json_pack(
-        "{s:s, s:s, s:i, s:f, s:f, s:[o, o], s:{s:s, s:s, s:s, s:s}}", "hone", HONE_VERSION,
-        "system", u.release, "processors", (int)sysconf(_SC_NPROCESSORS_ONLN), "memory_gib",
-        (double)sysconf(_SC_PHYS_PAGES) * page / 1073741824.0, "memory_free_gib",
-        (double)sysconf(_SC_AVPHYS_PAGES) * page / 1073741824.0, "backends", look_at("cpu"),
-        look_at("cuda"), "libraries", "libsodium", sodium_version_string(), "sqlite",
-        sqlite3_libversion(), "libmicrohttpd", MHD_get_version(), "jansson", JANSSON_VERSION);
+    return json_pack("{s:s, s:s, s:i, s:f, s:f, s:[o, o], s:o, s:{s:s, s:s, s:s, s:s}}", "hone",
+                     HONE_VERSION, "system", u.release, "processors",
+                     (int)sysconf(_SC_NPROCESSORS_ONLN), "memory_gib",
+                     (double)sysconf(_SC_PHYS_PAGES) * page / 1073741824.0, "memory_free_gib",
+                     (double)sysconf(_SC_AVPHYS_PAGES) * page / 1073741824.0, "backends",
+                     look_at("cpu"), look_at("cuda"), "auto", look_at("auto"), "libraries",
+                     "libsodium", sodium_version_string(), "sqlite", sqlite3_libversion(),
+                     "libmicrohttpd", MHD_get_version(), "jansson", JANSSON_VERSION);
+}
+
+/* What a command without --device would run on. */
+static void print_choice(const json_t *o)
+{
+    const char *took = json_string_value(json_object_get(o, "took"));
+    if (took == NULL)
+        printf("device: auto would fail: %s\n", json_string_value(json_object_get(o, "error")));
+    else
+        printf("device: auto would take %s%s\n", took,
+               json_object_get(o, "why") != NULL ? ", since no card can be used (see cuda)" : "");
 }
 
 static void print(const json_t *o)
@@ -67,10 +86,7 @@ static void print(const json_t *o)
                device != NULL ? "yes" : "no",
                json_string_value(device != NULL ? device : json_object_get(b, "error")));
     }
-    printf("device: auto would take %s\n",
-           json_object_get(json_array_get(json_object_get(o, "backends"), 1), "device") != NULL
-               ? "cuda"
-               : "cpu");
+    print_choice(json_object_get(o, "auto"));
     printf("libraries:");
     json_object_foreach (json_object_get(o, "libraries"), name, v) {
         printf(" %s %s", name, json_string_value(v));

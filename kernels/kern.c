@@ -87,7 +87,6 @@ int kern_open(kern_dev **out, const char *name, const kern_open_args *a, char er
         return rc;
     }
     (*out)->from = b;
-    err[0] = '\0';
     return 0;
 }
 

@@ -4,6 +4,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdlib.h>
 #include <string.h>
 #include <cmocka.h>
 
@@ -55,6 +56,25 @@ static void test_an_unknown_device_is_refused_by_name(void **state)
     kern_open_args b = {.threads = -1};
     assert_int_equal(kern_open(&d, "cpu", &b, err), KERN_EINVAL);
     assert_string_equal(err, "cpu: -1 threads; must be 0 to 1024");
+}
+
+static void test_auto_says_what_it_has_passed_over(void **state)
+{
+    (void)state;
+    char err[256];
+    kern_dev *d;
+    setenv("HONE_CUDA_LIB", "/nowhere/libhone_cuda.so", 1);
+    assert_int_equal(kern_open(&d, "cuda", NULL, err), KERN_EUNSUPPORTED);
+    assert_null(d);
+    assert_non_null(strstr(err, "use --device cpu"));
+    assert_int_equal(kern_open(&d, "auto", NULL, err), 0);
+    assert_string_equal(d->backend, "cpu");
+    assert_memory_equal(err, "cuda: /nowhere/libhone_cuda.so", 30);
+    kern_close(d);
+    assert_int_equal(kern_open(&d, "cpu", NULL, err), 0);
+    assert_string_equal(err, "");
+    kern_close(d);
+    unsetenv("HONE_CUDA_LIB");
 }
 
 static void test_memory_is_zeroed_aligned_and_counted(void **state)
@@ -113,6 +133,7 @@ int main(void)
         cmocka_unit_test(test_views_keep_the_leading_dimension),
         cmocka_unit_test(test_dtypes_have_sizes_and_names),
         cmocka_unit_test(test_an_unknown_device_is_refused_by_name),
+        cmocka_unit_test(test_auto_says_what_it_has_passed_over),
         cmocka_unit_test_setup_teardown(test_memory_is_zeroed_aligned_and_counted, setup, teardown),
         cmocka_unit_test_setup_teardown(test_a_wrong_shape_is_refused_with_both, setup, teardown),
         cmocka_unit_test_setup_teardown(test_a_linear_layer_by_hand, setup, teardown),
