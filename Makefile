@@ -97,11 +97,9 @@ UNIT_BIN := $(if $(strip $T),$(T:%=$B/tests/unit/test_%) $(if $(filter ops,$T),$
 comma    := ,
 CUDA_LIB := $(if $(NVCC),$(if $(CUDA_SRC),$B/lib/libhone_cuda.so))
 CUDA_PIC := $(CUDA_C:%.c=$B/pic/%.o) $B/pic/kernels/view.o
-# cuBLASLt has a stand-in there.
 EMU_LIB  := $(if $(shell command -v $(lastword $(CXX)) 2>/dev/null),$(if $(filter \
               x86_64,$(shell uname -m)),$(if $(CUDA_SRC),$B/emu/libhone_cuda.so)))
-EMU_OBJ  := $(patsubst %.cu,$B/emu/%.o,$(filter-out %/gemm_lt.cu,$(CUDA_SRC))) \
-            $(EMU_SRC:%.cc=$B/emu/%.o)
+EMU_OBJ  := $(CUDA_SRC:%.cu=$B/emu/%.o) $(EMU_SRC:%.cc=$B/emu/%.o)
 
 Q        := $(if $V,,@)
 say       = $(if $V$(findstring s,$(firstword -$(MAKEFLAGS))),,@echo "$1 $2")
@@ -166,7 +164,8 @@ $B/pic/%.o: %.c Makefile
 
 $B/emu/libhone_cuda.so: $(EMU_OBJ) $(CUDA_PIC)
 	$(call say,LD,$@)
-	$Q$(CXX) -shared $(SAN) -o $@ $^
+	$Q$(CXX) -shared $(SAN) -o $@ $^ -ldl
+	$Qln -sf $(@F) $(@D)/libcublasLt.so.13
 
 $B/emu/%.o: %.cu Makefile
 	$(call say,EMU,$<)

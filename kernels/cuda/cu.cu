@@ -69,23 +69,6 @@ bool cu_aligned16(const kern_tensor *x)
                                (x->rows <= 1 || (size_t)x->ld * e % 16 == 0));
 }
 
-int cu_gemm_check(kern_dev *d, const cu_gemm_args *g, int64_t *k)
-{
-    int64_t m = g->c.rows, n = g->c.cols;
-    *k = g->ta ? g->a.rows : g->a.cols;
-    int rc = cu_shape(d, g->what, &g->a, g->ta ? *k : m, g->ta ? m : *k);
-    if (rc == 0)
-        rc = cu_shape_of(d, g->what, &g->b, g->a.dtype, g->tb ? n : *k, g->tb ? *k : n);
-    if (rc == 0)
-        rc = cu_shape(d, g->what, &g->c, m, n);
-    if (rc == 0 && g->c.dtype != g->a.dtype && g->c.dtype != KERN_F32)
-        rc = cu_fail(d, KERN_EUNSUPPORTED, "%s: %s from %s", g->what, kern_dtype_name(g->c.dtype),
-                     kern_dtype_name(g->a.dtype));
-    if (rc == 0 && *k == 0 && g->bias != NULL)
-        rc = cu_fail(d, KERN_EINVAL, "%s: a bias on a product over nothing", g->what);
-    return rc;
-}
-
 /* ---- what the machine has -------------------------------------------------------------------- */
 
 enum { LEAST_CC = 80 };

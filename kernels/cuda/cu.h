@@ -90,7 +90,7 @@ bool cu_aligned16(const kern_tensor *x);
 /* c = alpha * op(a) op(b) + beta * c, row-major; op transposes when ta, tb say so. op(a) [m, k],
  * op(b) [k, n], c [m, n]. a and b of one dtype (F32 or BF16); c of that dtype or F32. Sums in f32;
  * F32 operands are multiplied as f32, never as tf32. m, n or k of 0 is allowed (k 0: c = beta * c).
- * gemm_lt.cu uses cuBLASLt, tests/emu plain loops. */
+ * gemm_lt.cu, by cuBLASLt. */
 typedef struct cu_gemm_args {
     const char *what; /* for messages and the table of algorithms */
     kern_tensor a, b, c;
@@ -106,8 +106,6 @@ static inline cu_gemm_args cu_gemm_of(const char *what, kern_tensor a, bool ta, 
     cu_gemm_args g = {what, a, b, c, ta, tb, 1.0F, add ? 1.0F : 0.0F, NULL};
     return g;
 }
-/* What both implementations refuse; *k is the length of the sums. */
-int cu_gemm_check(kern_dev *d, const cu_gemm_args *g, int64_t *k);
 int cu_gemm_open(kern_dev *d);
 void cu_gemm_close(kern_dev *d);
 

@@ -506,12 +506,30 @@ static int scale(kern_dev *d, const cu_gemm_args *g)
                      c->cols, g->beta);
 }
 
+/* *k is the length of the sums. */
+static int check(kern_dev *d, const cu_gemm_args *g, int64_t *k)
+{
+    int64_t m = g->c.rows, n = g->c.cols;
+    *k = g->ta ? g->a.rows : g->a.cols;
+    int rc = cu_shape(d, g->what, &g->a, g->ta ? *k : m, g->ta ? m : *k);
+    if (rc == 0)
+        rc = cu_shape_of(d, g->what, &g->b, g->a.dtype, g->tb ? n : *k, g->tb ? *k : n);
+    if (rc == 0)
+        rc = cu_shape(d, g->what, &g->c, m, n);
+    if (rc == 0 && g->c.dtype != g->a.dtype && g->c.dtype != KERN_F32)
+        rc = cu_fail(d, KERN_EUNSUPPORTED, "%s: %s from %s", g->what, kern_dtype_name(g->c.dtype),
+                     kern_dtype_name(g->a.dtype));
+    if (rc == 0 && *k == 0 && g->bias != NULL)
+        rc = cu_fail(d, KERN_EINVAL, "%s: a bias on a product over nothing", g->what);
+    return rc;
+}
+
 int cu_gemm(kern_dev *d, const cu_gemm_args *g)
 {
     int64_t k;
     plan *p;
     void *space;
-    int rc = cu_gemm_check(d, g, &k);
+    int rc = check(d, g, &k);
     if (rc != 0 || g->c.rows == 0 || g->c.cols == 0)
         return rc;
     if (k == 0)
