@@ -64,22 +64,15 @@ static __device__ __forceinline__ void see(running &s, float x)
     s.sum += expf(x - s.max);
 }
 
-/* Four in a row, of which n are there; all of them in one write. */
-static __device__ __forceinline__ void store4(float *p, const float v[4], int64_t n)
+/* Four in a row, of which n are there. */
+template <typename D>
+static __device__ __forceinline__ void store_some(D *p, const float v[4], int64_t n)
 {
     if (n >= 4)
-        *reinterpret_cast<float4 *>(p) = make_float4(v[0], v[1], v[2], v[3]);
+        store4(p, v);
     else
         for (int i = 0; i < n; i++)
-            p[i] = v[i];
-}
-static __device__ __forceinline__ void store4(bf16 *p, const float v[4], int64_t n)
-{
-    if (n >= 4)
-        *reinterpret_cast<uint2 *>(p) = make_uint2(pack_bf16(v[0], v[1]), pack_bf16(v[2], v[3]));
-    else
-        for (int i = 0; i < n; i++)
-            p[i] = from_f32<bf16>(v[i]);
+            p[i] = from_f32<D>(v[i]);
 }
 
 /* One row of logits l [V] (16-byte aligned) a block: logp of its target, then the gradient of coef
@@ -132,7 +125,7 @@ static __global__ void __launch_bounds__(512)
         for (int i = 0; i < 4; i++)
             v.v[i] = scale * expf(v.v[i] - max) - (c + i == t ? k : 0);
         if (c < vocab)
-            store4(out + c, v.v, vocab - c);
+            store_some(out + c, v.v, vocab - c);
     }
 }
 

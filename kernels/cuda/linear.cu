@@ -194,6 +194,7 @@ typedef struct mask {
     const uint64_t *rng; /* seed and row offset, read by the kernel */
     uint64_t stream;
     float p, keep; /* keep: 1 / (1 - p) */
+    bool quads;    /* rows begin with a counter, and may be moved four elements at a time */
 } mask;
 
 /* dst[r, c] = src[r, c] through the mask, or += where ADD. A thread has one counter of Philox, four
@@ -211,6 +212,17 @@ static __global__ void mask_kernel(mask m, const S *src, int64_t lds, D *dst, in
     uint4 q = philox(m.rng[0], m.stream, index);
     const unsigned word[4] = {q.x, q.y, q.z, q.w};
     int64_t c0 = (int64_t)(index * 4 - first);
+    if (m.quads && c0 < cols) {
+        float v[4], to[4] = {0, 0, 0, 0};
+        load4(v, src + r * lds + c0);
+        if (ADD)
+            load4(to, dst + r * ldd + c0);
+#pragma unroll
+        for (int i = 0; i < 4; i++)
+            to[i] += philox_keeps(word[i], m.p) ? m.keep * v[i] : 0.0F;
+        store4(dst + r * ldd + c0, to);
+        return;
+    }
 #pragma unroll
     for (int i = 0; i < 4; i++) {
         int64_t c = c0 + i;
@@ -222,13 +234,19 @@ static __global__ void mask_kernel(mask m, const S *src, int64_t lds, D *dst, in
     }
 }
 
+static bool quads(const kern_tensor *x)
+{
+    return x->cols % 4 == 0 && x->ld % 4 == 0 &&
+           (uintptr_t)x->data % (4 * kern_dtype_size(x->dtype)) == 0;
+}
+
 template <typename S, typename D, bool ADD>
 static int launch_mask(const call *c, const kern_lora *l, const kern_tensor *src,
                        const kern_tensor *dst)
 {
     /* Not training: nothing falls, and the words are of no account. */
     float p = c->f->training ? l->dropout : 0.0F;
-    mask m = {c->f->rng, l->stream, p, 1.0F / (1.0F - p)};
+    mask m = {c->f->rng, l->stream, p, 1.0F / (1.0F - p), quads(src) && quads(dst)};
     int64_t groups = (src->cols + 3) / 4 + 1;
     return cu_launch(c->d, "linear: dropout", mask_kernel<S, D, ADD>,
                      cu_blocks(src->rows * groups, THREADS), THREADS, m, (const S *)src->data,

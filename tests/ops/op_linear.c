@@ -31,6 +31,7 @@ static const linear_case cases[] = {
     {.n = 8, .in = 96, .parts = 4, .out = {16, 32, 48, 64}, .r = {0, 64, 0, 2}, .add = true, .dw = true, .w = KERN_F32},
     {.n = 2, .in = 576, .parts = 1, .out = {576}, .w = KERN_BF16},
     {.n = 260, .in = 96, .parts = 2, .out = {112, 112}, .r = {32, 32}, .dropout = 0.1F, .w = KERN_F32},
+    {.n = 19, .in = 96, .parts = 2, .out = {24, 8}, .r = {8, 4}, .dropout = 0.25F, .dense = true, .w = KERN_BF16},
     {.n = 40, .in = 70, .parts = 2, .out = {150, 64}, .r = {8, 8}, .bias = true, .dw = true, .dense = true, .w = KERN_F32},
     {.n = 1100, .in = 20, .parts = 1, .out = {24}, .dw = true, .dense = true, .w = KERN_BF16},
     {.n = 100, .in = 640, .parts = 1, .out = {336}, .add = true, .dense = true, .w = KERN_BF16},
