@@ -18,7 +18,7 @@ static int is(const char *mode, const char *what)
 static volatile int for_ever = 1;
 static int *volatile nowhere;
 static void
-    *volatile kept[1 << 16]; /* what leaks is still known, so that only the counting finds it */
+    *volatile kept[1 << 18]; /* what leaks is still known, so that only the counting finds it */
 static size_t n_kept;
 
 static int misbehave(const hone_host *h, hone_call *call, void *user)
