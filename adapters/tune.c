@@ -40,14 +40,20 @@ static kern_dtype compute_dtype(const run *r)
     return bf16 ? KERN_BF16 : KERN_F32;
 }
 
-/* What the base is stored as, or its config.json asks for; f16 would not hold every trained value,
- * so it becomes f32. */
-static kern_dtype stored_dtype(const json_t *config)
+/* What was asked for; else what the base is stored as, or its config.json says. */
+static kern_dtype stored_dtype(const train_conf *c, const json_t *config)
 {
+    static const kern_dtype asked[] = {
+        [TRAIN_SAVE_F32] = KERN_F32, [TRAIN_SAVE_BF16] = KERN_BF16, [TRAIN_SAVE_F16] = KERN_F16};
     const char *t = json_string_value(json_object_get(config, "torch_dtype"));
     if (t == NULL)
         t = json_string_value(json_object_get(config, "dtype"));
-    return t != NULL && strcmp(t, "bfloat16") == 0 ? KERN_BF16 : KERN_F32;
+    if (c->save_dtype != TRAIN_SAVE_AUTO)
+        return asked[c->save_dtype];
+    return t == NULL                    ? KERN_F32
+           : strcmp(t, "bfloat16") == 0 ? KERN_BF16
+           : strcmp(t, "float16") == 0  ? KERN_F16
+                                        : KERN_F32;
 }
 
 static int open_model(run *r, hone_err *e)
@@ -61,7 +67,7 @@ static int open_model(run *r, hone_err *e)
                                             : path_join(c->base_model, "config.json");
     json_t *config = NULL;
     int rc = js_load(&config, path, e);
-    r->stored = stored_dtype(config);
+    r->stored = stored_dtype(c, config);
     if (rc == 0 && c->pretrain_config != NULL) {
         rc = model_create(&r->m, config, (uint64_t)c->seed, &o, e);
         if (rc != 0)
@@ -144,10 +150,11 @@ static int copy_tokenizer(const run *r, const char *dir, hone_err *e)
     return rc;
 }
 
-static int save_as(const run *r, const char *dir, kern_dtype dtype, hone_err *e)
+static int save_as(const run *r, const char *dir, kern_dtype dtype, int64_t max_shard, hone_err *e)
 {
     const char *base = r->c->base_model;
-    int rc = r->a != NULL ? adapter_save(r->a, dir, base, e) : model_save(r->m, dir, dtype, e);
+    int rc = r->a != NULL ? adapter_save(r->a, dir, base, e)
+                          : model_save(r->m, dir, dtype, max_shard, e);
     if (rc == 0 && r->a == NULL)
         rc = copy_tokenizer(r, dir, e);
     if (rc == 0 && r->in.chat != NULL)
@@ -155,10 +162,10 @@ static int save_as(const run *r, const char *dir, kern_dtype dtype, hone_err *e)
     return rc;
 }
 
-/* A checkpoint keeps every bit. */
+/* A checkpoint keeps every bit, in one file. */
 static int save_checkpoint(void *user, const char *dir, hone_err *e)
 {
-    return save_as(user, dir, KERN_F32, e);
+    return save_as(user, dir, KERN_F32, 0, e);
 }
 
 static int refresh(void *user, hone_err *e)
@@ -233,7 +240,9 @@ static int finish(const run *r, hone_err *e)
     char *old = path_join(r->c->output_dir, MANIFEST_NAME);
     int rc = file_remove(old, e); /* of a run before this one: it is not true any more */
     if (rc == 0)
-        rc = save_as(r, r->c->output_dir, r->stored, e);
+        rc = save_as(r, r->c->output_dir, r->stored, r->c->max_shard_bytes, e);
+    if (rc == HONE_ENUMERIC)
+        hone_fail_at(e, "the last checkpoint has every bit; resume from it with 'save_dtype'");
     free(old);
     return rc == 0 ? manifest_write(&f, e) : rc;
 }

@@ -4,12 +4,9 @@
 #include "core/base/js.h"
 #include "core/base/mem.h"
 #include "core/model/model_int.h"
-#include "core/model/stdtype.h"
 
 #include <stdlib.h>
 #include <string.h>
-
-enum { SAVE_CHUNK = 1 << 20 }; /* elements */
 
 int model_failed(const model *m, int rc, const char *what, hone_err *e)
 {
@@ -189,70 +186,6 @@ int model_refresh(model *m, hone_err *e)
     if (!m->opt.train_base)
         return hone_fail(e, HONE_EINVAL, "the base of this model is frozen");
     return weights_refresh(m, e);
-}
-
-static int save_weight(const model *m, st_writer *w, size_t i, st_dtype t, float *wide,
-                       void *stored, hone_err *e)
-{
-    kern_tensor v = param_value(&m->params, i);
-    int64_t total = v.rows * v.cols;
-    int rc = 0;
-    for (int64_t at = 0; at < total && rc == 0; at += SAVE_CHUNK) {
-        int64_t n = total - at < SAVE_CHUNK ? total - at : SAVE_CHUNK;
-        rc = kern_do(m->dev, read, wide, (float *)v.data + at, (size_t)n * sizeof *wide);
-        rc = model_failed(m, rc, m->weights[i].name, e);
-        if (rc == 0)
-            rc = st_from_f32(stored, t, wide, n, e);
-        if (rc == 0)
-            rc = st_writer_data(w, stored, (size_t)n * st_dtype_size(t), e);
-    }
-    return rc;
-}
-
-static int save_weights(const model *m, const char *path, st_dtype t, hone_err *e)
-{
-    st_writer *w = NULL;
-    float *wide = mem_array(SAVE_CHUNK, sizeof *wide);
-    void *stored = mem_array(SAVE_CHUNK, sizeof *wide);
-    json_t *meta = json_pack("{s:s}", "format", "pt"); /* transformers asks for it */
-    int rc = st_writer_open(&w, path, meta, e);
-    for (size_t i = 0; i < m->n_weights && rc == 0; i++) {
-        int64_t dim[2];
-        int n_dims = weight_dims(&m->weights[i], dim);
-        rc = st_writer_declare(w, m->weights[i].name, t, n_dims, dim, e);
-    }
-    for (size_t i = 0; i < m->n_weights && rc == 0; i++)
-        rc = save_weight(m, w, i, t, wide, stored, e);
-    if (rc == 0)
-        rc = st_writer_commit(w, e);
-    else
-        st_writer_abort(w);
-    json_decref(meta);
-    free(wide);
-    free(stored);
-    return rc;
-}
-
-int model_save(const model *m, const char *dir, kern_dtype dtype, hone_err *e)
-{
-    if (!m->opt.train_base)
-        return hone_fail(e, HONE_EINVAL, "the base of this model is frozen");
-    if (dtype != KERN_F32 && dtype != KERN_BF16)
-        return hone_fail(e, HONE_EINVAL, "weights are saved as f32 or bf16, not as %s",
-                         kern_dtype_name(dtype));
-    bool half = dtype == KERN_BF16;
-    char *weights = path_join(dir, "model.safetensors");
-    char *config = path_join(dir, "config.json");
-    json_t *o = json_deep_copy(m->config);
-    const char *key = json_object_get(o, "dtype") != NULL ? "dtype" : "torch_dtype";
-    json_object_set_new(o, key, json_string(half ? "bfloat16" : "float32"));
-    int rc = save_weights(m, weights, half ? ST_BF16 : ST_F32, e);
-    if (rc == 0)
-        rc = js_save(o, config, true, e);
-    json_decref(o);
-    free(weights);
-    free(config);
-    return rc;
 }
 
 /* ---- memory ---- */

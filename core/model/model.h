@@ -58,9 +58,13 @@ int model_attach(model *m, size_t site, kern_lora *lora,
 param_list *model_params(model *m);
 int model_refresh(model *m, hone_err *e);
 
-/* Writes weights under their checkpoint names (F32 masters cast once to `dtype`: KERN_F32 or
- * KERN_BF16) to dir/model.safetensors, and config.json. train_base models only. */
-int model_save(const model *m, const char *dir, kern_dtype dtype, hone_err *e);
+/* Writes weights under their checkpoint names (F32 masters cast once to `dtype`: KERN_F32,
+ * KERN_BF16 or KERN_F16) and config.json. Up to max_shard bytes (0: any number) they are
+ * dir/model.safetensors; more become model-00001-of-0000N.safetensors and so on, each at most so
+ * large unless one tensor alone is larger, with model.safetensors.index.json. What an earlier save
+ * of the other kind left is removed last. ENUMERIC names a tensor whose values KERN_F16 does not
+ * hold. train_base only. */
+int model_save(const model *m, const char *dir, kern_dtype dtype, int64_t max_shard, hone_err *e);
 
 /* ---- training and scoring ---- */
 

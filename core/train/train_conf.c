@@ -5,6 +5,7 @@
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 enum { MAX_BATCH_TOKENS = 1 << 24 };
 
@@ -121,6 +122,10 @@ const conf_row train_conf_rows[] = {
      "the same by epoch, when save_steps is not set; 0: no checkpoints"},
     {"save_total_limit", NULL, CONF_INT, AT(save_total_limit), "4", 0, 1e6, NULL,
      "checkpoints kept, newest first; 0: all"},
+    {"save_dtype", NULL, CONF_ENUM, AT(save_dtype), "auto", 0, 0, "auto|f32|bf16|f16",
+     "how a whole model is stored at the end; auto: as the base was"},
+    {"max_shard_size", NULL, CONF_STR, AT(max_shard_size), "5GB", 0, 0, NULL,
+     "a whole model is stored in files of at most so much: bytes, KB, MB, GB, KiB, MiB or GiB"},
     {"load_best_model_at_end", NULL, CONF_BOOL, AT(load_best), "false", 0, 0, NULL,
      "end with the weights of the lowest evaluation loss"},
     {"early_stopping_patience", "early_stopping_steps", CONF_INT, AT(early_stopping_patience),
@@ -150,9 +155,9 @@ static const char *const not_identity[] = {
     "base_model", "pretrain_config", "tokenizer_config", "chat_template_jinja", "datasets",
     "test_datasets", "val_set_size", "output_dir", "num_epochs", "max_steps", "device", "threads",
     "logging_steps", "eval_steps", "evals_per_epoch", "eval_on_start", "save_steps",
-    "saves_per_epoch", "save_total_limit", "load_best_model_at_end", "early_stopping_patience",
-    "loss_watchdog_threshold", "loss_watchdog_patience", "resume_from_checkpoint",
-    "auto_resume_from_checkpoints", "overwrite_output_dir", "progress", "plugins", NULL,
+    "saves_per_epoch", "save_total_limit", "save_dtype", "max_shard_size", "load_best_model_at_end",
+    "early_stopping_patience", "loss_watchdog_threshold", "loss_watchdog_patience",
+    "resume_from_checkpoint", "auto_resume_from_checkpoints", "overwrite_output_dir", "progress", "plugins", NULL,
 };
 
 static const char *const lora_keys[] = {
@@ -252,6 +257,29 @@ static int check_data(const train_conf *c, hone_err *e)
     return 0;
 }
 
+/* As transformers reads it: GB is 10^9, GiB 2^30; a plain number counts bytes. */
+static int read_shard_size(train_conf *c, hone_err *e)
+{
+    static const struct {
+        const char *name;
+        double bytes;
+    } units[] = {{"", 1},       {"KB", 1e3},      {"MB", 1e6},     {"GB", 1e9},
+                 {"KIB", 1024}, {"MIB", 1 << 20}, {"GIB", 1 << 30}};
+    char *end;
+    double n = strtod(c->max_shard_size, &end);
+    end += strspn(end, " ");
+    for (size_t i = 0; i < sizeof units / sizeof *units; i++) {
+        double bytes = n * units[i].bytes;
+        if (strcasecmp(end, units[i].name) != 0 || !(bytes >= 1 && bytes <= 1e18))
+            continue;
+        c->max_shard_bytes = (int64_t)bytes;
+        return 0;
+    }
+    return hone_fail(e, HONE_EINVAL,
+                     "'max_shard_size' is '%.40s'; write a size such as 5GB, 500MB or 2GiB",
+                     c->max_shard_size);
+}
+
 static int check_steps(const train_conf *c, hone_err *e)
 {
     bool has_eval = c->test_datasets != NULL || c->val_set_size > 0;
@@ -276,6 +304,8 @@ static int check(train_conf *c, hone_err *e)
             return hone_fail(e, HONE_EINVAL, "'%s' and '%s' are both set: %s", not_both[i].a,
                              not_both[i].b, not_both[i].why);
     int rc = check_model(c, e);
+    if (rc == 0)
+        rc = read_shard_size(c, e);
     if (rc == 0)
         rc = check_data(c, e);
     if (rc == 0)

@@ -20,6 +20,8 @@ typedef enum {
     TRAIN_PROGRESS_NONE
 } train_progress;
 
+typedef enum { TRAIN_SAVE_AUTO, TRAIN_SAVE_F32, TRAIN_SAVE_BF16, TRAIN_SAVE_F16 } train_save;
+
 typedef struct train_conf {
     /* model */
     char *base_model, *pretrain_config, *tokenizer_config, *chat_template_jinja, *output_dir;
@@ -55,12 +57,14 @@ typedef struct train_conf {
     int64_t early_stopping_patience, loss_watchdog_patience;
     double loss_watchdog_threshold;
     bool eval_on_start, load_best, auto_resume, overwrite;
-    char *resume_from_checkpoint;
+    char *resume_from_checkpoint, *max_shard_size;
+    int save_dtype;  /* train_save */
     int progress;    /* train_progress */
     json_t *plugins; /* read by whoever loads them */
 
     /* not settings */
-    json_t *given; /* canonical keys that the user set, with their values */
+    int64_t max_shard_bytes; /* max_shard_size as a number */
+    json_t *given;           /* canonical keys that the user set, with their values */
     const volatile sig_atomic_t
         *stop; /* borrowed; non-zero asks for a checkpoint and an early end; may be NULL */
 } train_conf;

@@ -29,7 +29,7 @@ static json_t *parse(const char *text)
 
 static int save(void *user, const char *dir, hone_err *e)
 {
-    return model_save(user, dir, KERN_F32, e);
+    return model_save(user, dir, KERN_F32, 0, e);
 }
 
 static int refresh(void *user, hone_err *e)

@@ -75,7 +75,8 @@ typedef struct parts {
 static int save(void *user, const char *dir, hone_err *e)
 {
     parts *p = user;
-    return p->a != NULL ? adapter_save(p->a, dir, "model", e) : model_save(p->m, dir, KERN_F32, e);
+    return p->a != NULL ? adapter_save(p->a, dir, "model", e)
+                        : model_save(p->m, dir, KERN_F32, 0, e);
 }
 
 static int refresh(void *user, hone_err *e)

@@ -23,7 +23,7 @@ static void test_survives_a_round_trip(void **state)
     const model_options o = {.dev = dev, .dtype = KERN_F32, .backward = true, .train_base = true};
     if (model_create(&m, config, 3, &o, &e) != 0)
         fail_msg("%s", e.msg);
-    if (model_save(m, *state, KERN_F32, &e) != 0)
+    if (model_save(m, *state, KERN_F32, 0, &e) != 0)
         fail_msg("%s", e.msg);
     const int32_t ids[] = {5, 20010, 11111, 17000, 3}, pos[] = {0, 1, 2, 3, 4}, cu[] = {0, 5};
     const int32_t target[] = {20010, 11111, 17000, 3, -1};

@@ -245,7 +245,7 @@ static void save_and_compare(model *m, const aid_golden *g, kern_dtype stored, k
 {
     hone_err e = {0};
     float a[64], b[64];
-    assert_int_equal(model_save(m, dir, stored, &e), 0);
+    assert_int_equal(model_save(m, dir, stored, 0, &e), 0);
     model *back = aid_open(dev, dir, compute, true, RECOMPUTE_NONE);
     score(m, g, a);
     score(back, g, b);
@@ -279,6 +279,103 @@ static void test_saved_models_open_as_they_were(void **state)
         free(saved);
         free(from);
     }
+}
+
+static bool saved(const char *name)
+{
+    char *path = path_join(dir, name);
+    bool there = file_exists(path);
+    free(path);
+    return there;
+}
+
+/* One file, then shards of two counts, then one file again: each opens as the same model, and
+ * nothing of the one before is left. */
+static void test_shards(void **state)
+{
+    (void)state;
+    aid_golden g;
+    hone_err e = {0};
+    json_t *config;
+    float a[64], b[64];
+    aid_golden_open(&g, "llama_bias");
+    assert_int_equal(js_load(&config, "tests/golden/model/llama_bias/config.json", NULL), 0);
+    model *m = make(config, 7, KERN_F32);
+    score(m, &g, a);
+    static const int64_t limits[] = {0, 20000, 60000, 1, INT64_MAX};
+    for (size_t i = 0; i < sizeof limits / sizeof *limits; i++) {
+        bool single = limits[i] == 0 || limits[i] == INT64_MAX;
+        assert_int_equal(model_save(m, dir, KERN_F32, limits[i], &e), 0);
+        assert_true(saved("model.safetensors") == single);
+        assert_true(saved("model.safetensors.index.json") == !single);
+        safetensors *st;
+        assert_int_equal(safetensors_open(&st, dir, &e), 0);
+        size_t n = 0;
+        for (const char *const *f = safetensors_files(st); *f != NULL; f++, n++) {
+            file_map map;
+            assert_int_equal(file_map_open(&map, *f, &e), 0);
+            assert_true(single || limits[i] == 1 || map.len < (size_t)limits[i] + 4000);
+            file_map_close(&map);
+        }
+        assert_int_equal(safetensors_count(st), limits[i] == 1 ? n : safetensors_count(st));
+        safetensors_close(st);
+        char **names;
+        assert_int_equal(dir_list(&names, dir, &e), 0);
+        size_t files = 0;
+        for (size_t k = 0; names[k] != NULL; k++)
+            files += strncmp(names[k], "model", 5) == 0;
+        assert_int_equal(files, single ? 1 : n + 1);
+        dir_list_free(names);
+        model *back = aid_open(dev, dir, KERN_F32, true, RECOMPUTE_NONE);
+        score(back, &g, b);
+        assert_memory_equal(a, b, (size_t)g.n * sizeof *a);
+        model_close(back);
+    }
+    model_close(m);
+    json_decref(config);
+    aid_golden_close(&g);
+}
+
+/* Saved as f16 it opens as what f16 holds, and again without a change; what f16 does not hold is
+ * refused. */
+static void test_f16(void **state)
+{
+    (void)state;
+    hone_err e = {0};
+    json_t *config;
+    aid_golden g;
+    aid_golden_open(&g, "llama_bias");
+    assert_int_equal(js_load(&config, "tests/golden/model/llama_bias/config.json", NULL), 0);
+    model *m = make(config, 7, KERN_F32);
+    assert_int_equal(model_save(m, dir, KERN_F16, 0, &e), 0);
+    model_close(m);
+    json_decref(config);
+    char *path = path_join(dir, "config.json");
+    assert_int_equal(js_load(&config, path, NULL), 0);
+    assert_string_equal(json_string_value(json_object_get(config, "dtype")), "float16");
+    json_decref(config);
+    free(path);
+    m = aid_open(dev, dir, KERN_F32, true, RECOMPUTE_NONE);
+    save_and_compare(m, &g, KERN_F16, KERN_F32);
+    param_list *l = model_params(m);
+    size_t n = (size_t)(l->items[1].rows * l->items[1].cols);
+    float *v = mem_array(n, sizeof *v);
+    assert_int_equal(param_read(l, 1, v, &e), 0);
+    v[n - 1] = 65519;
+    assert_int_equal(param_write(l, 1, v, &e), 0);
+    assert_int_equal(model_save(m, dir, KERN_F16, 0, &e), 0);
+    v[n - 1] = -65520;
+    assert_int_equal(param_write(l, 1, v, &e), 0);
+    assert_int_equal(model_save(m, dir, KERN_F16, 0, &e), HONE_ENUMERIC);
+    char *want =
+        mem_printf("tensor '%s' holds -65520, which float16 cannot; save it as bfloat16 or "
+                   "float32",
+                   l->items[1].name);
+    assert_string_equal(e.msg, want);
+    free(want);
+    free(v);
+    model_close(m);
+    aid_golden_close(&g);
 }
 
 static void test_refresh_takes_new_values(void **state)
@@ -413,6 +510,8 @@ int main(void)
         cmocka_unit_test(test_data_at_odd_addresses),
         cmocka_unit_test(test_a_new_model_is_its_seed),
         cmocka_unit_test(test_saved_models_open_as_they_were),
+        cmocka_unit_test(test_shards),
+        cmocka_unit_test(test_f16),
         cmocka_unit_test(test_refresh_takes_new_values),
         cmocka_unit_test(test_a_plan_is_kept),
         cmocka_unit_test(test_batches_that_cannot_be),

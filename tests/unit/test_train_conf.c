@@ -57,6 +57,10 @@ static void test_defaults(void **state)
     assert_string_equal(json_string_value(json_array_get(c.lora_target_modules, 0)), "all-linear");
     assert_true(train_conf_given(&c, "lora_r"));
     assert_false(train_conf_given(&c, "seed"));
+    assert_int_equal(c.max_shard_bytes, 5000000000);
+    train_conf_free(&c);
+    assert_int_equal(load(&c, MIN "max_shard_size: 1.5 GiB\n", &e), 0);
+    assert_int_equal(c.max_shard_bytes, 1610612736);
     train_conf_free(&c);
 }
 
@@ -120,6 +124,10 @@ static void test_refused(void **state)
             "'pretrain_config' needs 'tokenizer_config', the directory of the tokenizer");
     refused(MIN "adapter: lora\nlora_model_dir: d\nlora_r: 4\n",
             "'lora_r' belongs to the adapter in 'lora_model_dir' and cannot be set again");
+    refused(MIN "max_shard_size: 5 potatoes\n",
+            "'max_shard_size' is '5 potatoes'; write a size such as 5GB, 500MB or 2GiB");
+    refused(MIN "max_shard_size: \"0\"\n",
+            "'max_shard_size' is '0'; write a size such as 5GB, 500MB or 2GiB");
     refused(MIN "optimizer: adamw_bnb_8bit\n",
             "line 3: 'optimizer' must be one of adamw_torch|adamw|adamw_torch_fused|adamw_hf, not "
             "\"adamw_bnb_8bit\"");

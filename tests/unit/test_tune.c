@@ -5,6 +5,7 @@
 #include "core/base/js.h"
 #include "core/base/mem.h"
 #include "core/model/digest.h"
+#include "core/model/safetensors.h"
 #include "core/text/chat.h"
 #include "core/text/tok.h"
 #include "tests/unit/aid.h"
@@ -159,6 +160,51 @@ static void test_whole_model(void **state)
     chat_close(c);
 }
 
+/* A base in f16 stays in f16, in shards where it is larger than asked; both can be set. */
+static void test_stored_as_asked(void **state)
+{
+    (void)state;
+    tune_result r;
+    hone_err e = {0};
+    kern_dev *dev = aid_device();
+    model *m = aid_open(dev, MODEL, KERN_F32, true, RECOMPUTE_NONE);
+    char *base = path_join(dir, "f16");
+    static const char *const copied[] = {"tokenizer.json", "tokenizer_config.json",
+                                         "chat_template.jinja"};
+    assert_int_equal(dir_make(base, &e), 0);
+    assert_int_equal(model_save(m, base, KERN_F16, 0, &e), 0);
+    model_close(m);
+    for (size_t i = 0; i < 3; i++) {
+        char *from = path_join(MODEL, copied[i]), *to = path_join(base, copied[i]);
+        if (file_exists(from))
+            assert_int_equal(file_copy(from, to, &e), 0);
+        free(from);
+        free(to);
+    }
+    static const struct {
+        const char *more;
+        st_dtype want;
+        bool sharded;
+    } rows[] = {{"", ST_F16, false},
+                {"max_shard_size: 20KB\n", ST_F16, true},
+                {"save_dtype: f32\nmax_shard_size: 1 GiB\n", ST_F32, false}};
+    for (size_t i = 0; i < 3; i++) {
+        safetensors *st;
+        char *more = mem_printf("base_model: %s\ndatasets: [" CHAT "]\nmax_steps: 1\n"
+                                "sequence_len: 256\noverwrite_output_dir: true\n%s",
+                                base, rows[i].more);
+        must(more, &r);
+        assert_int_equal(safetensors_open(&st, out, &e), 0);
+        assert_int_equal(safetensors_at(st, 0)->dtype, rows[i].want);
+        assert_true((safetensors_files(st)[1] != NULL) == rows[i].sharded);
+        safetensors_close(st);
+        model_close(aid_open(dev, out, KERN_F32, false, RECOMPUTE_NONE));
+        free(more);
+    }
+    kern_close(dev);
+    free(base);
+}
+
 static void test_from_nothing(void **state)
 {
     (void)state;
@@ -286,6 +332,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         ROW(test_adapter),
         ROW(test_whole_model),
+        ROW(test_stored_as_asked),
         ROW(test_from_nothing),
         ROW(test_tokenizer_of_another_model),
         ROW(test_wikisql_follows_peft),
