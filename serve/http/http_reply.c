@@ -18,8 +18,11 @@ json_t *http_error_json(http_error id, const char *field, const char *message)
 {
     const http_error_row *row = http_error_get(id);
     size_t n = utf8_valid(message, strlen(message)); /* it may have been cut inside a character */
-    return json_pack("{s:{s:s%, s:s, s:s?, s:s}}", "error", "message", message, n, "type",
-                     row->type, "param", field, "code", row->code);
+    /* A client's own name for a parameter may be any bytes. */
+    json_t *named =
+        field != NULL ? json_stringn(field, utf8_valid(field, strlen(field))) : json_null();
+    return json_pack("{s:{s:s%, s:s, s:o, s:s}}", "error", "message", message, n, "type", row->type,
+                     "param", named, "code", row->code);
 }
 
 void http_reply_json(http_req *r, int status, json_t *v)

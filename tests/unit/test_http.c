@@ -82,6 +82,12 @@ static void test_error_shape(void **state)
     expect(s, "GET", "/v1/feedback/a/b", NULL, NULL, 404, "unknown_route");
     expect(s, "GET", "/v1/models?api_key=x", NULL, NULL, 400,
            "unknown query parameter 'api_key' (keys are never taken from the URL)");
+    /* Bytes that are no text, where an error repeats them: an answer all the same, cut before them.
+     */
+    expect(s, "GET", "/v1/models?a%FFb=x", NULL, NULL, 400,
+           "{\"error\":{\"message\":\"unknown query parameter 'a\",");
+    expect(s, "GET", "/v1/models?%C3=x", NULL, NULL, 400, "\"param\":\"\"");
+    expect(s, "GET", "/v1/%FE", NULL, NULL, 404, "\"message\":\"no route GET /v1/\"");
     expect(s, "POST", "/tokenize", NULL, "{\"content\": \"a\"", 400, "\"code\":\"invalid_json\"");
     expect(s, "POST", "/tokenize", NULL, "{\"a\": 1, \"a\": 2}", 400, "duplicate object key");
     expect(s, "POST", "/tokenize", NULL, "[1]", 400, "the body must be a JSON object");
