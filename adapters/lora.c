@@ -8,8 +8,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MAX_RANK = 1024 };
-
 adapter *lora_make(model *m, size_t n_pairs)
 {
     adapter *a = mem_alloc(sizeof *a);
@@ -80,9 +78,9 @@ static int init_pair(adapter *a, const lora_pair *p, uint64_t seed, hone_err *e)
 
 static int check_spec(const lora_spec *s, hone_err *e)
 {
-    if (s->r < 1 || s->r > MAX_RANK)
+    if (s->r < 1 || s->r > LORA_MAX_RANK)
         return hone_fail(e, HONE_EINVAL, "LoRA rank %lld, must lie between 1 and %d",
-                         (long long)s->r, MAX_RANK);
+                         (long long)s->r, LORA_MAX_RANK);
     if (!(s->alpha > 0) || !isfinite(s->alpha))
         return hone_fail(e, HONE_EINVAL, "LoRA alpha %g, must be above 0", s->alpha);
     if (!(s->dropout >= 0 && s->dropout < 1))

@@ -2,6 +2,8 @@
 /* Private to adapters/lora*.c and peft.c. */
 #include "adapters/lora.h"
 
+enum { LORA_MAX_RANK = 1024 };
+
 typedef struct lora_pair {
     size_t site;    /* of the model */
     size_t a, b;    /* indices in params */

@@ -115,6 +115,35 @@ static int read_targets(config *c, hone_err *e)
     return 0;
 }
 
+/* A rank and a scale that a pair may have, whether for all or by a pattern. */
+static int check_pair(const char *where, double r, double alpha, hone_err *e)
+{
+    if (!(r >= 1 && r <= LORA_MAX_RANK) || r != floor(r))
+        return hone_fail(e, HONE_EFORMAT, "%s: rank %g, a whole number from 1 to %d is taken",
+                         where, r, LORA_MAX_RANK);
+    if (!isfinite((float)alpha))
+        return hone_fail(e, HONE_EFORMAT, "%s: lora_alpha %g is beyond what F32 holds", where,
+                         alpha);
+    return 0;
+}
+
+static int check_numbers(const config *c, hone_err *e)
+{
+    const json_t *layers = json_object_get(c->json, "layers_to_transform"), *v;
+    size_t i;
+    if (!(c->dropout >= 0 && c->dropout < 1))
+        return hone_fail(e, HONE_EFORMAT, "lora_dropout %g, must lie in [0, 1)", c->dropout);
+    if (layers != NULL && !json_is_null(layers) && !json_is_integer(layers) &&
+        !json_is_array(layers))
+        return hone_fail(e, HONE_EFORMAT, "field 'layers_to_transform' is no number and no list");
+    json_array_foreach (layers, i, v) {
+        if (!json_is_integer(v))
+            return hone_fail(e, HONE_EFORMAT,
+                             "field 'layers_to_transform' holds something that is no whole number");
+    }
+    return check_pair("adapter", (double)c->r, c->alpha, e);
+}
+
 static int config_read(config *c, const char *dir, hone_err *e)
 {
     char *path = path_join(dir, "adapter_config.json");
@@ -130,6 +159,8 @@ static int config_read(config *c, const char *dir, hone_err *e)
             rc = js_opt_num(c->json, "lora_dropout", &c->dropout, e);
         if (rc == 0)
             rc = js_opt_bool(c->json, "use_rslora", &c->rslora, e);
+        if (rc == 0)
+            rc = check_numbers(c, e);
         if (rc == 0)
             rc = read_targets(c, e);
         if (rc != 0)
@@ -157,9 +188,11 @@ static bool layer_chosen(const json_t *c, const char *site)
 {
     const json_t *layers = json_object_get(c, "layers_to_transform");
     const char *s = strstr(site, ".layers.");
-    if (!json_is_array(layers) || s == NULL)
+    if (layers == NULL || json_is_null(layers) || s == NULL)
         return true;
     json_int_t layer = strtoll(s + strlen(".layers."), NULL, 10);
+    if (json_is_integer(layers))
+        return json_integer_value(layers) == layer;
     for (size_t i = 0; i < json_array_size(layers); i++)
         if (json_integer_value(json_array_get(layers, i)) == layer)
             return true;
@@ -225,6 +258,8 @@ static int declare_pairs(adapter *a, const config *c, const safetensors *st, con
         int rc = pattern_number(c, "rank_pattern", site, &r, e);
         if (rc == 0)
             rc = pattern_number(c, "alpha_pattern", site, &alpha, e);
+        if (rc == 0)
+            rc = check_pair(site, r, alpha, e);
         if (rc != 0)
             return rc;
         if (t->n_dims != 2 || t->dim[0] != (int64_t)r)

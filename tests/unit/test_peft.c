@@ -243,6 +243,79 @@ static void test_refused_by_name(void **state)
     model_close(m);
 }
 
+/* The whole text, without the directory. */
+static void test_bad_configurations(void **state)
+{
+    const struct {
+        const char *field;
+        json_t *value;
+        const char *want;
+    } rows[] = {
+        {"r", json_string("3"), "field 'r' is not an integer"},
+        {"r", json_integer(0), "adapter: rank 0, a whole number from 1 to 1024 is taken"},
+        {"r", json_integer(-9000000000),
+         "adapter: rank -9e+09, a whole number from 1 to 1024 is taken"},
+        {"lora_alpha", json_real(1e300), "adapter: lora_alpha 1e+300 is beyond what F32 holds"},
+        {"lora_alpha", json_true(), "field 'lora_alpha' is not a number"},
+        {"lora_dropout", json_real(1), "lora_dropout 1, must lie in [0, 1)"},
+        {"lora_dropout", json_real(-0.5), "lora_dropout -0.5, must lie in [0, 1)"},
+        {"use_rslora", json_integer(1), "field 'use_rslora' is not true or false"},
+        {"layers_to_transform", json_string("0"),
+         "field 'layers_to_transform' is no number and no list"},
+        {"layers_to_transform", json_pack("[i, s]", 0, "1"),
+         "field 'layers_to_transform' holds something that is no whole number"},
+        {"target_modules", json_null(), "field 'target_modules' is missing"},
+        {"peft_type", json_null(), "field 'peft_type' is missing"},
+    };
+    model *m = aid_open(dev, BASE, KERN_F32, false, RECOMPUTE_NONE);
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        char *dir = with_field(*state, rows[i].field, rows[i].value);
+        char *want = mem_printf("adapter %s: %s/adapter_config.json: %s", dir, dir, rows[i].want);
+        adapter *a;
+        hone_err e = {0};
+        assert_int_not_equal(adapter_open(&a, dir, m, false, NULL, NULL, &e), 0);
+        assert_null(a);
+        assert_string_equal(e.msg, want);
+        free(want);
+        free(dir);
+    }
+    model_close(m);
+}
+
+static void test_bad_patterns(void **state)
+{
+    const struct {
+        const char *field;
+        json_t *value;
+        const char *want;
+    } rows[] = {
+        {"rank_pattern", json_pack("{s:f}", "q_proj", 1e300),
+         "model.layers.0.self_attn.q_proj: rank 1e+300, a whole number from 1 to 1024 is taken"},
+        {"rank_pattern", json_pack("{s:f}", "q_proj", 2.5),
+         "model.layers.0.self_attn.q_proj: rank 2.5, a whole number from 1 to 1024 is taken"},
+        {"rank_pattern", json_pack("{s:s}", "q_proj", "3"),
+         "rank_pattern of 'model.layers.0.self_attn.q_proj' is not a number"},
+        {"alpha_pattern", json_pack("{s:f}", "q_proj", -1e300),
+         "model.layers.0.self_attn.q_proj: lora_alpha -1e+300 is beyond what F32 holds"},
+        {"layers_to_transform", json_integer(7), NULL}, /* the pairs are there all the same */
+    };
+    model *m = aid_open(dev, BASE, KERN_F32, false, RECOMPUTE_NONE);
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        char *dir = with_field(*state, rows[i].field, rows[i].value);
+        char *want = mem_printf("adapter %s: %s", dir, rows[i].want != NULL ? rows[i].want : "");
+        adapter *a;
+        hone_err e = {0};
+        int rc = adapter_open(&a, dir, m, false, NULL, NULL, &e);
+        assert_true((rc == 0) == (rows[i].want == NULL));
+        if (rc != 0)
+            assert_string_equal(e.msg, want);
+        adapter_close(a);
+        free(want);
+        free(dir);
+    }
+    model_close(m);
+}
+
 /* The pairs of another base, and half a pair. */
 static void test_tensors_must_bind(void **state)
 {
@@ -309,6 +382,8 @@ int main(void)
         cmocka_unit_test(test_new_is_the_base),
         cmocka_unit_test(test_bad_specs),
         IN_DIR(test_refused_by_name),
+        IN_DIR(test_bad_configurations),
+        IN_DIR(test_bad_patterns),
         IN_DIR(test_tensors_must_bind),
         IN_DIR(test_other_base_is_refused),
     };
