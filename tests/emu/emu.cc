@@ -14,6 +14,7 @@
 
 #include <algorithm>
 #include <map>
+#include <mutex>
 #include <vector>
 
 namespace
@@ -62,6 +63,10 @@ struct block_run {
     emu::place place;
     char *shared;
 };
+
+/* Several devices may be used, each by a thread of its own; the card does one thing at a time. */
+std::recursive_mutex busy;
+typedef std::lock_guard<std::recursive_mutex> turn;
 
 block_run *running;
 /* Never taken down: a leak checker looks for the fibers through it at the end. */
@@ -326,6 +331,7 @@ void run(const char *what, dim3 grid, dim3 block, size_t smem, const std::functi
         grid.y > 65535 || grid.z > 65535)
         die("%s: launch of [%u, %u, %u] blocks of [%u, %u, %u] threads with %zu bytes", what,
             grid.x, grid.y, grid.z, block.x, block.y, block.z, smem);
+    turn mine(busy);
     while (pool.size() < n)
         pool.push_back(fiber_new());
     static char *shared = (char *)aligned_alloc(1024, SHARED_MAX / 1024 * 1024 + 1024);
@@ -369,7 +375,7 @@ struct emu_event {
     timespec at;
 };
 
-static emu_stream *capturing;
+static thread_local emu_stream *capturing;
 
 void emu::submit(std::function<void()> work)
 {
@@ -469,6 +475,7 @@ cudaError_t cudaMalloc(void **p, size_t n)
     size_t grains = (n + GRAIN - 1) / GRAIN * GRAIN, len = (grains + PAGE - 1) / PAGE * PAGE;
     if (n == 0)
         return cudaSuccess;
+    turn mine(busy);
     if (n > total - used)
         return cudaErrorMemoryAllocation;
     char *base = (char *)mmap(nullptr, len + PAGE, PROT_NONE,
@@ -489,6 +496,7 @@ cudaError_t cudaFree(void *p)
 {
     if (p == nullptr)
         return cudaSuccess;
+    turn mine(busy);
     auto a = areas.find((char *)p);
     if (a == areas.end())
         return cudaErrorInvalidValue;
@@ -510,6 +518,7 @@ cudaError_t cudaFreeHost(void *p)
 cudaError_t cudaMemcpyAsync(void *dst, const void *src, size_t n, cudaMemcpyKind, cudaStream_t)
 {
     emu::submit([=] {
+        turn mine(busy);
         open_memory(true);
         memmove(dst, src, n);
         open_memory(false);
@@ -520,6 +529,7 @@ cudaError_t cudaMemcpy2DAsync(void *dst, size_t dpitch, const void *src, size_t 
                               size_t width, size_t height, cudaMemcpyKind, cudaStream_t)
 {
     emu::submit([=] {
+        turn mine(busy);
         open_memory(true);
         for (size_t r = 0; r < height; r++)
             memmove((char *)dst + r * dpitch, (const char *)src + r * spitch, width);
@@ -530,6 +540,7 @@ cudaError_t cudaMemcpy2DAsync(void *dst, size_t dpitch, const void *src, size_t 
 cudaError_t cudaMemsetAsync(void *p, int v, size_t n, cudaStream_t)
 {
     emu::submit([=] {
+        turn mine(busy);
         open_memory(true);
         memset(p, v, n);
         open_memory(false);
@@ -541,6 +552,7 @@ cudaError_t cudaMemset2DAsync(void *p, size_t pitch, int v, size_t width, size_t
                               cudaStream_t)
 {
     emu::submit([=] {
+        turn mine(busy);
         open_memory(true);
         for (size_t r = 0; r < height; r++)
             memset((char *)p + r * pitch, v, width);
