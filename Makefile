@@ -254,7 +254,7 @@ valgrind:  ## the unit tests under valgrind (leaks are errors)
 	TEST_WRAP="valgrind -q --error-exitcode=99 --leak-check=full --show-leak-kinds=definite" \
 	$(MAKE) --no-print-directory B=build-valgrind OPT="$(DEBUG)" test
 
-e2e: $(PROGRAMS) $(PLUGINS)  ## the end-to-end tests
+e2e: $(PROGRAMS) $(PLUGINS) $(EMU_LIB)  ## the end-to-end tests
 	@tests/e2e/run-all $B
 
 fault: $(if $(FAULT_SRC),$B/fault)  ## fail every system call and allocation of a write, in turn
