@@ -161,7 +161,7 @@ static int make_tokens(loader *l, const prep *p, json_t *record, encoded *x, dat
 {
     bool all = l->spec.train_on_inputs >= 0 ? l->spec.train_on_inputs != 0 : l->o->train_on_inputs;
     *row = (data_row){l->source, p->line, record_hash(record), DATA_PART_AUTO};
-    int rc = hook_result(prep_split(p, record, row->hash, &row->part, why), why);
+    int rc = hook_result(prep_split(p, record, &row->hash, &row->part, why), why);
     if (rc == 0)
         rc = encode_record(x, record, l->o, p, why);
     return rc == 0 ? hold_length(l, x, p->line, all, why) : rc;

@@ -50,7 +50,7 @@ typedef enum { DATA_PART_AUTO, DATA_PART_TRAIN, DATA_PART_VAL, DATA_PART_NONE } 
 typedef struct data_row {
     uint32_t source;
     int64_t line;
-    uint64_t hash;  /* of the canonical record */
+    uint64_t hash;  /* of the canonical record, or of the key that data.split made */
     data_part part; /* never NONE: such a row is rejected */
 } data_row;
 

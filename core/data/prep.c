@@ -1,5 +1,6 @@
 #include "core/data/prep.h"
 
+#include "core/base/file.h"
 #include "core/base/log.h"
 #include "core/base/mem.h"
 
@@ -300,14 +301,28 @@ int prep_record(const prep *p, json_t **record, hone_err *e)
     return rc;
 }
 
-int prep_split(const prep *p, json_t *record, uint64_t key, data_part *out, hone_err *e)
+/* What a subscriber made the key is hashed, so that it may be any text. */
+static int take_key(uint64_t *key, const char *was, const json_t *now, hone_err *e)
+{
+    char hex[65];
+    if (!json_is_string(now) || json_string_length(now) == 0)
+        return hone_fail(e, HONE_EFORMAT, "data.split: the key is no text");
+    if (strcmp(json_string_value(now), was) == 0)
+        return 0;
+    bytes_sha256(hex, json_string_value(now), json_string_length(now));
+    hex[16] = '\0';
+    *key = strtoull(hex, NULL, 16);
+    return 0;
+}
+
+int prep_split(const prep *p, json_t *record, uint64_t *key, data_part *out, hone_err *e)
 {
     static const char *const names[] = {"train", "val", "none"};
     char hex[17];
     *out = DATA_PART_AUTO;
     if (!hook_wanted(p->hooks, HOOK_DATA_SPLIT))
         return 0;
-    snprintf(hex, sizeof hex, "%016llx", (unsigned long long)key);
+    snprintf(hex, sizeof hex, "%016llx", (unsigned long long)*key);
     json_t *data = json_pack("{s:O, s:s, s:I, s:s, s:n}", "record", record, "source", p->source,
                              "line", (json_int_t)p->line, "key", hex, "split");
     int rc = hook_emit(p->hooks, HOOK_DATA_SPLIT, &data, e);
@@ -319,6 +334,8 @@ int prep_split(const prep *p, json_t *record, uint64_t key, data_part *out, hone
     if (rc == 0 && *out == DATA_PART_AUTO && said != NULL && !json_is_null(said))
         rc = hone_fail(e, HONE_EFORMAT, "data.split: '%.40s' is none of train, val and none",
                        name != NULL ? name : "what is no text");
+    if (rc == 0)
+        rc = take_key(key, hex, json_object_get(data, "key"), e);
     if (rc == 0 && *out == DATA_PART_NONE)
         rc = hone_fail(e, HONE_EVETO, "data.split: it goes to no part");
     json_decref(data);

@@ -20,5 +20,6 @@ typedef struct prep {
  * subscribers, and EFORMAT for spans that are not in the text. */
 int prep_record(const prep *p, json_t **record, hone_err *e);
 
-/* data.split. `key` is the record's hash. EVETO: it goes nowhere. */
-int prep_split(const prep *p, json_t *record, uint64_t key, data_part *out, hone_err *e);
+/* data.split. `key` is the record's hash, which a subscriber may change: rows of one key fall on
+ * one side. EVETO: it goes nowhere. */
+int prep_split(const prep *p, json_t *record, uint64_t *key, data_part *out, hone_err *e);

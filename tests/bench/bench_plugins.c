@@ -31,7 +31,8 @@ static const struct {
     {"pii", "{}", HOOK_DATA_TAG},
     {"clean", "{}", HOOK_DATA_NORMALIZE},
     {"quality", "{\"recipe\": \"web\"}", HOOK_DATA_TAG},
-    {"decontam", "{\"sets\": {\"this\": \"README.md\"}}", HOOK_DATA_FILTER},
+    {"decontam", "{\"sets\": {\"this\": \"/etc/passwd\"}}", HOOK_DATA_FILTER},
+    {"chunk", "{\"size\": 200}", HOOK_DATA_RECORD},
 };
 /* clang-format on */
 
