@@ -221,14 +221,14 @@ __device__ __forceinline__ float attn_quad_sum(float x)
 /* The last s of n whose first slot is at most `slot`, where segment s owns the slots from
  * at[s] / tile + s on; tile 0: from at[s] on. Enough for every segment's tiles, whatever the
  * lengths, and known without looking at all of them. Called by whole warps. */
-__device__ __forceinline__ int attn_segment(const int32_t *at, int n, int64_t slot, int tile)
+__device__ __forceinline__ int attn_segment(const int32_t *at, int n, int slot, int tile)
 {
     int lane = threadIdx.x & 31, lo = 0, hi = n;
     while (hi - lo > 1) {
         int step = (hi - lo + 31) / 32, s = lo + lane * step;
         bool before = false;
         if (s < hi)
-            before = (tile > 0 ? (int64_t)at[s] / tile + s : (int64_t)at[s]) <= slot;
+            before = (tile > 0 ? at[s] / tile + s : at[s]) <= slot;
         int k = __popc(__ballot_sync(0xFFFFFFFFU, before)); /* lanes 0 to k - 1, in order */
         lo = k > 0 ? lo + (k - 1) * step : lo;
         hi = min(hi, lo + step);
