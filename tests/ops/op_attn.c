@@ -261,24 +261,30 @@ static void attn_build(op_ctx *c, attn_state *s, const attn_case *k)
     s->p = op_block(c, (size_t)(s->n + 1) * sizeof(double));
 }
 
+static kern_attn attn_args(op_ctx *c, const attn_state *s, const op_array *out, const op_array *lse)
+{
+    const attn_case *k = s->k;
+    return (kern_attn){.q = s->q->t,
+                       .k = s->kk->t,
+                       .v = s->v->t,
+                       .n_q = k->n_q,
+                       .n_kv = k->n_kv,
+                       .d = k->d,
+                       .cu = op_send(c, s->cu, ((size_t)k->n_seg + 1) * sizeof *s->cu),
+                       .n_seg = k->n_seg,
+                       .max_len = s->max_len,
+                       .scale = (float)s->scale,
+                       .window = k->window,
+                       .out = out->t,
+                       .lse = lse->t};
+}
+
 static void run_attn_case(op_ctx *c, const attn_case *k)
 {
     attn_state s;
     attn_build(c, &s, k);
     op_array *out = op_out(c, c->t, s.n, s.q->cols), *lse = op_out(c, KERN_F32, s.n, k->n_q);
-    kern_attn a = {.q = s.q->t,
-                   .k = s.kk->t,
-                   .v = s.v->t,
-                   .n_q = k->n_q,
-                   .n_kv = k->n_kv,
-                   .d = k->d,
-                   .cu = op_send(c, s.cu, ((size_t)k->n_seg + 1) * sizeof *s.cu),
-                   .n_seg = k->n_seg,
-                   .max_len = s.max_len,
-                   .scale = (float)s.scale,
-                   .window = k->window,
-                   .out = out->t,
-                   .lse = lse->t};
+    kern_attn a = attn_args(c, &s, out, lse);
     if (c->mode != OP_BITS)
         (void)attn_reference(&s);
     double pairs = (double)(s.n * s.max_len / 2 * k->n_q * k->d);
@@ -298,9 +304,57 @@ static void run_attn_case(op_ctx *c, const attn_case *k)
     op_grad(c, "dv", s.v, dv, false, attn_reference, &s);
 }
 
+/* Recorded with one division of the rows, run with another. */
+static const attn_case divisions[][2] = {
+    {{2, 1, 64, 0, 4, {150, 0, 20, 3}, true}, {2, 1, 64, 0, 4, {0, 9, 100, 64}, true}},
+    {{2, 2, 24, 9, 3, {30, 1, 9}, false}, {2, 2, 24, 9, 3, {2, 38, 0}, false}},
+};
+
+/* Both passes at once, or recorded when g is not NULL. */
+static bool run_passes(op_ctx *c, const kern_attn_grad *a, kern_graph **g)
+{
+    bool ok = g == NULL || op_ok(c, kern_do(c->d, capture_begin));
+    ok = ok && op_ok(c, kern_do(c->d, attn, &a->f));
+    ok = ok && op_ok(c, kern_do(c->d, attn_grad, a));
+    return ok && (g == NULL || op_ok(c, kern_do(c->d, capture_end, g)));
+}
+
+static void run_attn_again(op_ctx *c, const attn_case k[2])
+{
+    attn_state s;
+    kern_graph *g = NULL;
+    attn_build(c, &s, &k[0]);
+    s.max_len = s.n;
+    op_array *out = op_out(c, c->t, s.n, s.q->cols), *lse = op_out(c, KERN_F32, s.n, k->n_q);
+    op_array *dq = op_out(c, c->t, s.n, s.q->cols), *dk = op_out(c, c->t, s.n, s.kk->cols);
+    op_array *dv = op_out(c, c->t, s.n, s.kk->cols);
+    kern_attn_grad a = {attn_args(c, &s, out, lse), s.dout->t, dq->t, dk->t, dv->t};
+    if (!run_passes(c, &a, NULL) || !run_passes(c, &a, &g))
+        return;
+    for (int i = 0; i < k->n_seg; i++)
+        s.cu[i + 1] = s.cu[i] + k[1].len[i];
+    bool ok = op_ok(c, kern_do(c->d, write, (void *)(uintptr_t)a.f.cu, s.cu,
+                               ((size_t)k->n_seg + 1) * sizeof *s.cu));
+    /* A device that records nothing has run them at once. */
+    ok = ok && (g != NULL ? op_ok(c, kern_do(c->d, graph_run, g)) : run_passes(c, &a, NULL));
+    kern_do(c->d, graph_free, g);
+    if (!ok)
+        return;
+    if (c->mode != OP_BITS)
+        (void)attn_reference(&s);
+    op_equal(c, "out", out, s.out);
+    op_equal(c, "lse", lse, s.lse);
+    op_grad(c, "dq", s.q, dq, false, attn_reference, &s);
+    op_grad(c, "dk", s.kk, dk, false, attn_reference, &s);
+    op_grad(c, "dv", s.v, dv, false, attn_reference, &s);
+}
+
 static void run_attn(op_ctx *c, int i)
 {
-    run_attn_case(c, &attns[i]);
+    if (i < COUNT(attns))
+        run_attn_case(c, &attns[i]);
+    else
+        run_attn_again(c, divisions[i - COUNT(attns)]);
 }
 
 static void run_attn_grad(op_ctx *c, int i)
@@ -309,7 +363,7 @@ static void run_attn_grad(op_ctx *c, int i)
 }
 
 const op_test op_attn = {.name = "attn",
-                         .n_cases = COUNT(attns),
+                         .n_cases = COUNT(attns) + COUNT(divisions),
                          .run = run_attn,
                          .n_grads = COUNT(attn_grads),
                          .grad = run_attn_grad};
