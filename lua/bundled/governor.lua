@@ -5,7 +5,9 @@ plugin {
   summary = "cuts the learning rate where the loss climbs, ends a run that is lost",
   settings = {
     climb = {type = "number", default = 1.5, min = 1, help = "times its running mean: the loss climbs"},
-    patience = {type = "integer", default = 2, min = 1, help = "steps in a row before the rate is cut"},
+    noise = {type = "number", default = 6, min = 0,
+             help = "and so many times its mean deviation above it: small losses jump about"},
+    patience = {type = "integer", default = 3, min = 1, help = "steps in a row before the rate is cut"},
     cut = {type = "number", default = 0.5, min = 0.01, max = 0.99, help = "what the rate is multiplied by"},
     recover = {type = "number", default = 1.05, min = 1, max = 2, help = "and by each quiet step after it"},
     floor = {type = "number", default = 0.01, min = 0, max = 1, help = "a rate below it ends the run"},
@@ -21,27 +23,41 @@ plugin {
       end
       for n = 1, 20 do step(n, 2) end
       t.eq(scale, 1)
-      step(21, 9) t.eq(scale, 1)
-      step(22, 9) t.eq(scale, 0.5)
-      for n = 23, 60 do step(n, 2) end
+      step(21, 9) step(22, 9) t.eq(scale, 1)
+      step(23, 9) t.eq(scale, 0.5)
+      for n = 24, 60 do step(n, 2) end
       t.eq(scale, 1)
       t.eq(step(61, host.null), "the loss is not a number")
+    end,
+    ["small losses that jump about are no climb"] = function(t)
+      for n = 1, 500 do
+        local loss = 0.001 + 0.15 * (n * 7 % 11) / 11 * (n * 5 % 3) / 3
+        local r = t.emit("train.step", {step = n, loss = loss, lr_scale = 1.0, save = false})
+        t.eq(r.data.lr_scale, 1.0)
+      end
     end,
   },
 }
 
 local c = host.config
-local mean, climbing
+local mean, deviation, climbing
+
+-- Moves mean and deviation towards the loss by `share` of the way.
+local function follow(loss, share)
+  deviation = deviation + share * (math.abs(loss - mean) - deviation)
+  mean = mean + share * (loss - mean)
+end
 
 on("train.step", function(s)
   if s.loss == host.null or s.loss ~= s.loss then return "stop", "the loss is not a number" end
-  if mean == nil or s.step <= c.warmup then
-    mean = mean and 0.9 * mean + 0.1 * s.loss or s.loss
-    climbing = 0
-    return
-  end
+  if mean == nil then mean, deviation, climbing = s.loss, 0, 0 end
   local scale = s.lr_scale
-  if s.loss > c.climb * mean then
+  local high = s.loss > c.climb * mean and s.loss > mean + c.noise * deviation
+  if s.step <= c.warmup or not high then
+    climbing = 0
+    follow(s.loss, s.step <= c.warmup and 0.2 or 0.05)
+    scale = math.min(1, scale * c.recover)
+  else
     climbing = climbing + 1
     if climbing < c.patience then return end
     climbing = 0
@@ -52,10 +68,6 @@ on("train.step", function(s)
     host.log("info", ("step %d: loss %.3g, mean %.3g: the rate goes to %.3g of the schedule's"):format(
              s.step, s.loss, mean, scale))
     host.counter("cuts")
-  else
-    climbing = 0
-    mean = 0.95 * mean + 0.05 * s.loss
-    scale = math.min(1, scale * c.recover)
   end
   if scale ~= s.lr_scale then return {lr_scale = scale} end
 end)
