@@ -1,0 +1,251 @@
+#include "core/base/file.h"
+#include "core/base/js.h"
+#include "core/base/mem.h"
+#include "core/eval/eval.h"
+#include "serve/engine/served.h"
+#include "tests/unit/aid.h"
+#include "tests/unit/aid_bundled.h"
+#include "tests/unit/aid_dir.h"
+#include "tests/unit/aid_plugin.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+typedef struct kit {
+    char *dir, *file;
+    hooks *h;
+    loaded *p;
+} kit;
+
+static kit open_kit(const char *csv, int min_pairs)
+{
+    kit k = {.dir = aid_dir(), .h = bundled_hooks()};
+    k.file = path_join(k.dir, "pairs.csv");
+    assert_int_equal(file_write(k.file, csv, strlen(csv), NULL), 0);
+    char *s = mem_printf("{\"file\": \"%s\", \"min_pairs\": %d}", k.file, min_pairs);
+    k.p = aid_plugin_open(k.h, "crows_pairs", s);
+    free(s);
+    return k;
+}
+
+static void close_kit(kit *k)
+{
+    hone_err e = {0};
+    assert_int_equal(loader_close(k->p, 1000, &e), 0);
+    hook_free(k->h);
+    free(k->file);
+    aid_dir_remove(k->dir);
+}
+
+static json_t *metric(const json_t *scores, const char *name)
+{
+    json_t *m = json_object_get(scores, name);
+    if (m == NULL)
+        fail_msg("no score %s", name);
+    return m;
+}
+
+static void expect_number(const json_t *scores, const char *name, const char *key, double want,
+                          double tolerance)
+{
+    json_t *v = json_object_get(metric(scores, name), key);
+    if (!json_is_number(v) || fabs(json_number_value(v) - want) > tolerance)
+        fail_msg("%s.%s is %.9g, must be %.9g", name, key, json_number_value(v), want);
+}
+
+static json_t *ask(const kit *k)
+{
+    return bundled_pass(
+        k->h, HOOK_BIAS_PROBE,
+        json_pack("{s:s, s:[{s:s}], s:{}}", "phase", "items", "items", "probe", "other", "scores"));
+}
+
+/* What the model would have said. */
+static void answer(json_t *data, const double (*ll)[2], size_t n)
+{
+    json_t *items = json_object_get(data, "items");
+    assert_int_equal(json_array_size(items), n + 1);
+    for (size_t i = 0; i < n; i++) {
+        json_t *texts = json_object_get(json_array_get(items, i + 1), "texts");
+        for (size_t t = 0; t < 2; t++)
+            json_object_set_new(json_array_get(texts, t), "ll", json_real(ll[i][t]));
+    }
+    json_object_set_new(data, "phase", json_string("score"));
+}
+
+static const char five[] = "\xEF\xBB\xBF,sent_more,sent_less,stereo_antistereo,bias_type\r\n"
+                           "0,\"A \"\"b\"\", c\",\"line\none\",stereo,age\r\n"
+                           "1,b,c,stereo,age\n\n"
+                           "2,d,e,antistereo,gender\n"
+                           "3,f,g,stereo,age\n"
+                           "4,h,\xC3\xA9,stereo,age";
+static const double said[5][2] = {{-1, -2}, {-3, -1}, {-4, -4}, {-1, -5}, {-2, -3}};
+
+static void test_figures_by_hand(void **state)
+{
+    (void)state;
+    kit k = open_kit(five, 4);
+    json_t *data = ask(&k);
+    json_t *first = json_array_get(json_object_get(data, "items"), 1);
+    json_t *texts = json_object_get(first, "texts");
+    assert_string_equal(json_string_value(json_object_get(first, "group")), "age");
+    assert_string_equal(json_string_value(json_object_get(json_array_get(texts, 0), "text")),
+                        "A \"b\", c");
+    assert_string_equal(json_string_value(json_object_get(json_array_get(texts, 1), "text")),
+                        "line\none");
+    answer(data, said, 5);
+    data = bundled_pass(k.h, HOOK_BIAS_PROBE, data);
+    const json_t *s = json_object_get(data, "scores");
+    expect_number(s, "crows_pairs.pct_stereotype", "value", 3.0 / 5, 1e-12); /* a tie is none */
+    expect_number(s, "crows_pairs.pct_stereotype", "low", 0.230724, 1e-6);
+    expect_number(s, "crows_pairs.pct_stereotype", "high", 0.882379, 1e-6);
+    expect_number(s, "crows_pairs.likelihood_diff", "value", 8.0 / 5, 1e-12);
+    expect_number(s, "crows_pairs.likelihood_diff", "low", 1.6 - 1.329312, 1e-6);
+    expect_number(s, "crows_pairs.age.pct_stereotype", "value", 3.0 / 4, 1e-12);
+    expect_number(s, "crows_pairs.age.likelihood_diff", "value", 8.0 / 4, 1e-12);
+    assert_true(json_is_true(json_object_get(metric(s, "crows_pairs.age.pct_stereotype"), "info")));
+    char *each = json_dumps(
+        json_object_get(metric(s, "crows_pairs.age.likelihood_diff"), "examples"), JSON_COMPACT);
+    assert_string_equal(each, "[1.0,2.0,4.0,1.0]");
+    free(each);
+    json_t *few = metric(s, "crows_pairs.gender.pct_stereotype");
+    assert_true(json_is_null(json_object_get(few, "value")));
+    assert_string_equal(json_string_value(json_object_get(few, "note")),
+                        "insufficient data: 1 pairs");
+    assert_null(json_object_get(few, "examples"));
+    json_decref(data);
+    close_kit(&k);
+}
+
+/* Another subscriber took an item of ours away: no figure of what is left. */
+static void test_lost_items(void **state)
+{
+    (void)state;
+    hone_err e = {0};
+    kit k = open_kit(five, 1);
+    json_t *data = ask(&k);
+    answer(data, said, 5);
+    json_array_remove(json_object_get(data, "items"), 5);
+    assert_true(hook_emit(k.h, HOOK_BIAS_PROBE, &data, &e) < 0);
+    assert_non_null(strstr(e.msg, "only 4 of 5 pairs came back"));
+    json_decref(data);
+    close_kit(&k);
+}
+
+static void test_bad_files(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *csv, *want;
+    } rows[] = {
+        {"", "there are no pairs in it"},
+        {"sent_more,sent_less,bias_type\n", "there are no pairs in it"},
+        {"sent_more,bias_type\na,b\n", "the header names no column 'sent_less'"},
+        {"sent_more,sent_less,bias_type\na,b,c\na,,c\n", "pair 2 has no sent_less"},
+        {"sent_more,sent_less,bias_type\na,b\n", "pair 1 has no bias_type"},
+        {"sent_more,sent_less,bias_type\na,b,c\n\"a,b,c\n", "after pair 1: a quote is not closed"},
+        {"sent_more,sent_less,bias_type\n\"a\"x,b,c\n", "after pair 0: a quote is not closed"},
+        {"sent_more,sent_less,bias_type\na\xFF,b,c\n", "byte 31 is no UTF-8"},
+        {NULL, "No such file"},
+    };
+    char *dir = aid_dir(), *file = path_join(dir, "pairs.csv");
+    char *plugin = aid_plugin_copy(dir, "crows_pairs");
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        hone_err e = {0};
+        trust_file f;
+        loaded *p = NULL;
+        hooks *h = bundled_hooks();
+        const char *csv = rows[i].csv;
+        if (csv != NULL)
+            assert_int_equal(file_write(file, csv, strlen(csv), NULL), 0);
+        json_t *s = json_pack("{s:s}", "file", csv != NULL ? file : "/nowhere/pairs.csv");
+        assert_int_equal(trust_open(&f, NULL, plugin, &e), 0);
+        assert_true(loader_open(&p, &(loader_args){.file = &f, .settings = s, .hooks = h}, &e) < 0);
+        if (strstr(e.msg, rows[i].want) == NULL)
+            fail_msg("'%s' does not say '%s'", e.msg, rows[i].want);
+        trust_close(&f);
+        json_decref(s);
+        hook_free(h);
+    }
+    free(plugin);
+    free(file);
+    aid_dir_remove(dir);
+}
+
+/* The first n pairs of the public file, which has one a line. */
+static char *first_pairs(int n)
+{
+    char *path = aid_shared("data/bias/crows-pairs/crows_pairs_anonymized.csv");
+    if (path == NULL)
+        return NULL;
+    char *text = aid_text(path), *s = text;
+    for (int i = 0; i < n + 1; i++)
+        s = strchr(s, '\n') + 1;
+    *s = '\0';
+    free(path);
+    return text;
+}
+
+static json_t *evaluate(const char *model_dir, hooks *h)
+{
+    hone_err e = {0};
+    served *sv = NULL;
+    json_t *r = NULL;
+    served_options o = {.model_dir = model_dir, .device = "cpu", .dtype = KERN_F32, .kv_tokens = 1};
+    if (served_open(&sv, &o, &e) != 0)
+        fail_msg("%s", e.msg);
+    eval_options eo = {.m = sv->model, .t = sv->tok, .c = sv->chat, .hooks = h};
+    if (eval_run(&r, &eo, &e) != 0)
+        fail_msg("%s", e.msg);
+    served_release(sv);
+    return r;
+}
+
+/* tests/golden/bias/gen_bias.py: lm-evaluation-harness's definitions, by transformers. */
+static void test_as_the_harness_defines_it(void **state)
+{
+    (void)state;
+    char *csv = first_pairs(200), *model_dir = aid_shared("data/checkpoints/stories260k-f32");
+    json_t *golden, *want;
+    const char *group;
+    hone_err e = {0};
+    if (csv == NULL || model_dir == NULL)
+        skip();
+    kit k = open_kit(csv, 1);
+    json_t *r = evaluate(model_dir, k.h);
+    const json_t *m = json_object_get(r, "metrics");
+    if (js_load(&golden, "tests/golden/bias/crows_pairs.json", &e) != 0)
+        fail_msg("%s", e.msg);
+    assert_int_equal(json_object_size(golden), 10);
+    json_object_foreach (golden, group, want) {
+        bool all = strcmp(group, "all") == 0;
+        char *share =
+            mem_printf("crows_pairs%s%s.pct_stereotype", all ? "" : ".", all ? "" : group);
+        char *diff =
+            mem_printf("crows_pairs%s%s.likelihood_diff", all ? "" : ".", all ? "" : group);
+        expect_number(m, share, "n", json_number_value(json_object_get(want, "n")), 0);
+        expect_number(m, share, "value", json_number_value(json_object_get(want, "pct_stereotype")),
+                      1e-9);
+        expect_number(m, diff, "value", json_number_value(json_object_get(want, "likelihood_diff")),
+                      1e-4);
+        free(share);
+        free(diff);
+    }
+    json_decref(golden);
+    json_decref(r);
+    close_kit(&k);
+    free(csv);
+    free(model_dir);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_figures_by_hand),
+        cmocka_unit_test(test_lost_items),
+        cmocka_unit_test(test_bad_files),
+        cmocka_unit_test(test_as_the_harness_defines_it),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
