@@ -100,8 +100,9 @@ device: cpu
 """)
     proc = subprocess.Popen([args.hone, "train", conf], stdout=subprocess.PIPE,
                             stderr=subprocess.STDOUT, text=True)
-    text = proc.communicate()[0]
-    rusage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    text = proc.stdout.read()
+    _, status, rusage = os.wait4(proc.pid, 0)  # of this child, not of the greatest so far
+    proc.returncode = os.waitstatus_to_exitcode(status)
     if proc.returncode != 0:
         sys.exit(text)
     rows = [json.loads(line) for line in open(out + "/run/trainer_log.jsonl")]
