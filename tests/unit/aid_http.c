@@ -68,7 +68,10 @@ char *aid_read(int fd, const char *needle, int timeout_ms, bool *closed)
     while (!over && (needle == NULL || strstr(b.data, needle) == NULL)) {
         int64_t left = end - aid_ms();
         struct pollfd p = {.fd = fd, .events = POLLIN};
-        if (left <= 0 || poll(&p, 1, (int)left) <= 0)
+        int ready = left > 0 ? poll(&p, 1, (int)left) : 0;
+        if (ready < 0 && errno == EINTR)
+            continue;
+        if (ready <= 0)
             break;
         ssize_t n = recv(fd, chunk, sizeof chunk, 0);
         over = n <= 0;
