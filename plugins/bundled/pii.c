@@ -626,6 +626,11 @@ static int scan_emails(pii *p, const char *s, size_t n)
     return 1;
 }
 
+static int by_start(const void *a, const void *b)
+{
+    return ((const span *)a)->start < ((const span *)b)->start ? -1 : 1;
+}
+
 /* All spans of a text in their order, none over another; 0 without memory. */
 static int scan(pii *p, const char *s, size_t n)
 {
@@ -649,12 +654,9 @@ static int scan(pii *p, const char *s, size_t n)
         }
         i = next;
     }
+    if (n_emails > 0)
+        qsort(p->spans, p->n_spans, sizeof *p->spans, by_start);
     return 1;
-}
-
-static int by_start(const void *a, const void *b)
-{
-    return ((const span *)a)->start < ((const span *)b)->start ? -1 : 1;
 }
 
 /* ---- what it is replaced by ---- */
@@ -787,7 +789,6 @@ static int tag(const hone_host *h, hone_call *call, void *user)
     while (hone_text_next(h, h->get(call->data, "record"), &t)) {
         if (!scan(p, t.text, t.len))
             return h->error(call, "no memory");
-        qsort(p->spans, p->n_spans, sizeof *p->spans, by_start);
         for (size_t i = 0; i < p->n_spans; i++) {
             const span *x = &p->spans[i];
             if (!name_of(h, p, x->kind, t.text + x->start, x->end - x->start, name) ||
@@ -842,7 +843,6 @@ static hone_value *redact_text(tree *t, const char *s, size_t n)
     }
     if (p->n_spans == 0)
         return NULL;
-    qsort(p->spans, p->n_spans, sizeof *p->spans, by_start);
     char *out = t->h->alloc(t->call, n + p->n_spans * 40 + 1);
     size_t at = 0, from = 0;
     for (size_t i = 0; out != NULL && i < p->n_spans; i++) {
