@@ -99,7 +99,8 @@ jq -r '.compare.metrics | to_entries[] |
        "\(.key): \(.value.before * 100) % before, \(.value.after * 100) % after"' \
     "$work/intents.json"
 "$hone" eval --model examples/model --adapter "$work/adapter" --before \
-    --data "$support/holdout.jsonl" --metrics perplexity --out "$work/answers.json"
+    --data "$support/holdout.jsonl" --metrics perplexity --plugins examples/metrics.yaml \
+    --out "$work/answers.json"
 
 say "4. merge, with its proof; signed with the key of the appliance"
 "$hone" merge --model examples/model --adapter "$work/adapter" --out "$work/model" \

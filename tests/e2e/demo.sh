@@ -20,8 +20,10 @@ while read -r want; do
 done <<'E2'
 ^intent accuracy [0-9.]* %$
 ^finished after [0-9]* steps
+^plugin *clean data.normalize: [0-9]* calls
 ^accuracy: [0-9.]* % before, 9[0-9.]* % after$
 ^perplexity .*better$
+^bits_per_byte .*better
 ^proof over [0-9]* positions
 ^signed by key [0-9a-f]*$
 ^without the key: no API key
@@ -30,6 +32,7 @@ warranty of three years
 ^24 corrections$
 ^  pass: holdout perplexity
 ^  pass: feedback perplexity
+^  pass: gate: [0-9]* figures keep the rules$
 ^status: promoted$
 ^1[0-2] of 12 right$
 ^live -> [0-9a-f]* (was [0-9a-f]*)$
