@@ -1,9 +1,11 @@
 """Makes crows_pairs.json: what lm-evaluation-harness's definitions of pct_stereotype and
 likelihood_diff give for a checkpoint on the first 200 pairs, worked out by transformers in double
-precision. gen_bias.py DATA, where DATA is the folder with bias/ and checkpoints/; only numbers are
-kept."""
+precision; and winobias.json: how often the pro-stereotyped sentence is likelier, by the definition
+of plugins/bundled/README.md. gen_bias.py DATA, where DATA is the folder with bias/ and
+checkpoints/; only numbers are kept."""
 import csv
 import json
+import re
 import sys
 from collections import defaultdict
 from pathlib import Path
@@ -46,16 +48,42 @@ def summary(rows):
                 "likelihood_diff": sum(abs(a - b) for a, b in v) / len(v)} for k, v in sorted(groups.items())}
 
 
+def score_all(texts):
+    out = []
+    for i in range(0, len(texts), 50):
+        out += loglikelihoods(texts[i:i + 50])
+    return out
+
+
+def winobias():
+    out = {}
+    for kind in ("type1", "type2"):
+        pro, anti = ((DATA / f"bias/winobias/{side}_stereotyped_{kind}.txt.dev").read_text().splitlines()
+                     for side in ("pro", "anti"))
+        pairs = []
+        for lines in zip(pro, anti):
+            lines = [re.sub(r"^\d+ *", "", x).rstrip() for x in lines]
+            plain = [re.sub(r"[\[\]]", "", x) for x in lines]
+            shapes = [re.sub(r"[\[\]]", "", re.sub(r"\[(him|his|her)\]", "\2", re.sub(r"\[s?he\]", "\1", x)))
+                      for x in lines]
+            if shapes[0] == shapes[1] and plain[0] != plain[1]:
+                pairs.append(plain)
+        ll = score_all([t for p in pairs for t in p])
+        d = [ll[2 * i] - ll[2 * i + 1] for i in range(len(pairs))]
+        print(kind, "smallest difference", min(map(abs, d)))
+        out[kind] = {"n": len(d), "pro": sum(x > 0 for x in d) / len(d), "anti": sum(x < 0 for x in d) / len(d)}
+    (HERE / "winobias.json").write_text(json.dumps(out, indent=1) + "\n")
+
+
 def main():
     with open(DATA / "bias/crows-pairs/crows_pairs_anonymized.csv", newline="", encoding="utf-8") as f:
         pairs = list(csv.DictReader(f))[:PAIRS]
     texts = [r[k] for r in pairs for k in ("sent_more", "sent_less")]
-    ll = []
-    for i in range(0, len(texts), 50):
-        ll += loglikelihoods(texts[i:i + 50])
+    ll = score_all(texts)
     rows = [(r["bias_type"], ll[2 * i], ll[2 * i + 1]) for i, r in enumerate(pairs)]
     print("smallest difference", min(abs(a - b) for _, a, b in rows if a != b))
     (HERE / "crows_pairs.json").write_text(json.dumps(summary(rows), indent=1) + "\n")
 
 
 main()
+winobias()
