@@ -276,7 +276,8 @@ bench: $(if $(OPS_SRC),$B/op_check) $(call exe,$(BENCH_SRC))  ## measure the spe
 test-gpu: all $(UNIT_BIN)  ## everything that needs a card; without one it says so
 	@tests/gpu/run $B
 
-bench-gpu: all $B/tests/bench/bench_model $B/tests/bench/bench_card  ## the card beside transformers and PEFT, in one run
+BENCH_GPU := $(addprefix $B/tests/bench/bench_,model card)
+bench-gpu: all $(BENCH_GPU)  ## the card beside transformers and PEFT, in one run
 	@tests/bench/gpu/run $B
 
 lint:  ## layers, headers, sizes, format, names in the documents

@@ -3,6 +3,8 @@
  * command returns the process status: 0 done, 1 failed (it has printed why), 2 wrong usage. */
 #include "core/base/err.h"
 
+#include <jansson.h>
+
 typedef struct cmd {
     const char *name;
     int (*run)(int argc, char **argv); /* argv[0] is the command's own name */
@@ -34,3 +36,5 @@ extern const cmd cmd_doctor;
 int cmd_failed(const hone_err *e);
 /* The message and where help is, on standard error; returns 2. */
 int cmd_usage(const cmd *c, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+/* JSON over several lines, on standard output. */
+void cmd_print(const json_t *v);

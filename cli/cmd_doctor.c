@@ -103,8 +103,7 @@ static int run(int argc, char **argv)
         return cmd_usage(&cmd_doctor, "%s", e.msg);
     json_t *found = examine();
     if (o.json) {
-        json_dumpf(found, stdout, JSON_INDENT(2));
-        putchar('\n');
+        cmd_print(found);
     } else {
         print(found);
     }

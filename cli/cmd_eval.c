@@ -87,8 +87,7 @@ static void show(const options *o, const json_t *report, const json_t *compare)
 {
     if (o->json) {
         json_t *both = json_pack("{s:O, s:O?}", "report", report, "compare", compare);
-        json_dumpf(both, stdout, JSON_INDENT(2));
-        putchar('\n');
+        cmd_print(both);
         json_decref(both);
         return;
     }

@@ -33,12 +33,6 @@ static const char *text(const json_t *o, const char *key)
     return s != NULL ? s : "-";
 }
 
-static void print_json(const json_t *v)
-{
-    json_dumpf(v, stdout, JSON_INDENT(2));
-    putchar('\n');
-}
-
 static void print_time(const json_t *o, const char *key)
 {
     char t[40] = "-";
@@ -56,7 +50,7 @@ static int do_list(const state_call *c, hone_err *e)
     if (rc != 0)
         return rc;
     if (c->args->json) {
-        print_json(all);
+        cmd_print(all);
     } else {
         json_array_foreach (json_object_get(all, "aliases"), i, row) {
             printf("%-10s -> %.12s  by %s: %s\n", text(row, "name"), text(row, "digest"),
@@ -97,7 +91,7 @@ static int do_show(const state_call *c, hone_err *e)
         json_pack("{s:s, s:s, s:s, s:s?, s:s?, s:I, s:O?, s:o?}", "digest", a.digest, "kind",
                   a.kind, "path", a.path, "base", a.base, "run", a.run_id, "created_ms",
                   (json_int_t)a.created_ms, "manifest", a.manifest, "live_history", history);
-    print_json(o);
+    cmd_print(o);
     json_decref(o);
     registry_artefact_free(&a);
     return rc;

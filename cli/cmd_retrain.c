@@ -113,8 +113,7 @@ static int run(int argc, char **argv)
     if (rc == 0)
         rc = retrain(&sc, rest[0], &report, &e);
     if (rc == 0 && o.json) {
-        json_dumpf(report, stdout, JSON_INDENT(2));
-        putchar('\n');
+        cmd_print(report);
     } else if (rc == 0) {
         print_report(report);
     }

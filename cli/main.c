@@ -7,6 +7,7 @@
 #include <sodium.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 enum { MAX_COMMANDS = 64 };
@@ -26,6 +27,13 @@ int cmd_usage(const cmd *c, const char *fmt, ...)
     va_end(ap);
     fprintf(stderr, "; see 'hone %s --help'\n", c->name);
     return 2;
+}
+
+void cmd_print(const json_t *v)
+{
+    char *text = js_pretty(v);
+    puts(text);
+    free(text);
 }
 
 static void print_help(FILE *out)

@@ -1,5 +1,6 @@
 #include "core/base/conf.h"
 
+#include "core/base/js.h"
 #include "core/base/mem.h"
 #include "core/base/nearest.h"
 #include "core/base/yaml.h"
@@ -61,9 +62,8 @@ static int in_range(const conf_row *row, double v, hone_err *e)
 
 static int wrong_type(const conf_row *row, const char *want, const json_t *v, hone_err *e)
 {
-    char *text = json_dumps(v, JSON_COMPACT | JSON_ENCODE_ANY);
-    int rc = hone_fail(e, HONE_EINVAL, "'%s' must be %s, not %.80s", row->key, want,
-                       text != NULL ? text : "this");
+    char *text = js_text(v, false);
+    int rc = hone_fail(e, HONE_EINVAL, "'%s' must be %s, not %.80s", row->key, want, text);
     free(text);
     return rc;
 }

@@ -6,6 +6,9 @@
 #include "core/base/nearest.h"
 
 #include <errno.h>
+#include <float.h>
+#include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -127,10 +130,69 @@ int js_load(json_t **out, const char *path, hone_err *e)
     return rc == 0 ? 0 : hone_fail_at(e, "%s", path);
 }
 
+/* ---- writing --------------------------------------------------------------------------------- */
+
+/* The fewest digits that read back to x. What 15 digits can say, %.15g says in as few as it takes;
+ * numbers below the normal ones have fewer. */
+static void shortest(double x, char out[48])
+{
+    for (int digits = fabs(x) < DBL_MIN ? 1 : 15; digits <= 17; digits++) {
+        snprintf(out, 48, "%.*g", digits, x);
+        if (strtod(out, NULL) == x)
+            return;
+    }
+}
+
+/* As jansson writes reals: with a point or an exponent, which has no plus and no leading zeros. */
+static size_t real_text(double x, char out[64])
+{
+    char digits[48];
+    shortest(x, digits);
+    char *exponent = strchr(digits, 'e');
+    if (exponent == NULL)
+        return (size_t)sprintf(out, "%s%s", digits, strchr(digits, '.') == NULL ? ".0" : "");
+    *exponent = '\0';
+    return (size_t)sprintf(out, "%se%d", digits, atoi(exponent + 1));
+}
+
+/* jansson writes all reals with one number of digits, 17 to lose none: 0.1 as 0.10000000000000001.
+ * They become shorter, in place. */
+static void shorten(char *text)
+{
+    char *to = text;
+    bool string = false;
+    for (const char *from = text; *from != '\0';) {
+        size_t n = string || (*from != '-' && !digit(*from)) ? 0 : strspn(from, "+-.0123456789eE");
+        if (n > 0 && strcspn(from, ".eE") < n) {
+            char real[64];
+            size_t len = real_text(strtod(from, NULL), real);
+            memcpy(to, real, len);
+            from += n;
+            to += len;
+            continue;
+        }
+        n = n > 0 ? n : string && *from == '\\' ? 2 : 1;
+        if (*from == '"')
+            string = !string;
+        memmove(to, from, n);
+        from += n;
+        to += n;
+    }
+    *to = '\0';
+}
+
+/* NULL when the value cannot be written. */
+static char *dump(const json_t *v, size_t flags)
+{
+    char *text = json_dumps(v, flags | JSON_ENCODE_ANY | JSON_REAL_PRECISION(17));
+    if (text != NULL)
+        shorten(text);
+    return text;
+}
+
 int js_save(const json_t *v, const char *path, bool pretty, hone_err *e)
 {
-    size_t flags = pretty ? JSON_INDENT(2) : JSON_COMPACT;
-    char *text = json_dumps(v, flags | JSON_ENCODE_ANY | JSON_REAL_PRECISION(17));
+    char *text = dump(v, pretty ? JSON_INDENT(2) : JSON_COMPACT);
     if (text == NULL)
         return hone_fail(e, HONE_EINVAL, "%s: the value cannot be written as JSON", path);
     size_t n = strlen(text);
@@ -143,12 +205,21 @@ int js_save(const json_t *v, const char *path, bool pretty, hone_err *e)
 
 char *js_text(const json_t *v, bool sorted)
 {
-    char *text = json_dumps(v, JSON_COMPACT | JSON_ENCODE_ANY | JSON_REAL_PRECISION(17) |
-                                   (sorted ? JSON_SORT_KEYS : 0));
+    char *text = dump(v, JSON_COMPACT | (sorted ? JSON_SORT_KEYS : 0));
     if (text == NULL)
         mem_none();
     return text;
 }
+
+char *js_pretty(const json_t *v)
+{
+    char *text = dump(v, JSON_INDENT(2));
+    if (text == NULL)
+        mem_none();
+    return text;
+}
+
+/* ---- fields ---------------------------------------------------------------------------------- */
 
 static int missing(const char *key, hone_err *e)
 {

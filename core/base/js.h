@@ -21,7 +21,8 @@ void js_start(void);
 int js_parse(json_t **out, const char *text, size_t len, hone_err *e);
 int js_load(json_t **out, const char *path, hone_err *e);
 
-/* Writes `v` to path atomically (see file_write), indented when `pretty`. */
+/* Writes `v` to path atomically (see file_write), indented when `pretty`. Reals are written in the
+ * fewest digits that read back to the same number, here and below. */
 int js_save(const json_t *v, const char *path, bool pretty, hone_err *e);
 
 /* Compact text, never NULL (v is not NULL either); caller frees; keys in insertion order unless
@@ -31,6 +32,9 @@ char *js_text(const json_t *v, bool sorted);
 /* Is it what a reader would accept: at most JS_MAX_DEPTH deep (so it does not hold itself) and at
  * most JS_MAX_VALUES values, those counted twice that stand in two places? */
 bool js_is_tree(const json_t *v);
+
+/* The same over several lines, indented by two. */
+char *js_pretty(const json_t *v);
 
 /* Required fields: EFORMAT "field 'x' is missing" or "... is not a string". */
 int js_get_str(const json_t *o, const char *key, const char **out, hone_err *e);

@@ -200,10 +200,10 @@ static void test_text(void **state)
     (void)state;
     json_t *o = parsed(" {\"b\": 0.1, \"a\": [1, \"\\u00e9\"]} ");
     char *s = js_text(o, false);
-    assert_string_equal(s, "{\"b\":0.10000000000000001,\"a\":[1,\"\xc3\xa9\"]}");
+    assert_string_equal(s, "{\"b\":0.1,\"a\":[1,\"\xc3\xa9\"]}");
     free(s);
     s = js_text(o, true);
-    assert_string_equal(s, "{\"a\":[1,\"\xc3\xa9\"],\"b\":0.10000000000000001}");
+    assert_string_equal(s, "{\"a\":[1,\"\xc3\xa9\"],\"b\":0.1}");
     free(s);
     json_decref(o);
 }
@@ -221,6 +221,49 @@ static void test_every_double_survives(void **state)
         json_decref(v);
         free(s);
     }
+}
+
+static void test_reals_are_short(void **state)
+{
+    (void)state;
+    static const struct {
+        double x;
+        const char *want;
+    } rows[] = {
+        {0.1, "0.1"},
+        {5, "5.0"},
+        {-0.0, "-0.0"},
+        {1e-5, "1e-5"},
+        {2.5e-07, "2.5e-7"},
+        {1e20, "1e20"},
+        {1e22, "1e22"},
+        {0.3, "0.3"},
+        {0.1 + 0.2, "0.30000000000000004"},
+        {1.0 / 3, "0.3333333333333333"},
+        {5e-324, "5e-324"},
+        {2.2250738585072014e-308, "2.2250738585072014e-308"},
+        {1.7976931348623157e308, "1.7976931348623157e308"},
+        {123456789012345680.0, "1.2345678901234568e17"},
+        {9007199254740992.0, "9007199254740992.0"},
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        json_t *v = json_real(rows[i].x);
+        char *s = js_text(v, false);
+        assert_string_equal(s, rows[i].want);
+        free(s);
+        json_decref(v);
+    }
+    /* Whole numbers and what stands in strings are left alone. */
+    json_t *o =
+        parsed("{\"a\\\"0.10000000000000001\":\"0.30000000000000001\\\\\",\"n\":[-1,17,-0.5e3]}");
+    char *s = js_text(o, false);
+    assert_string_equal(
+        s, "{\"a\\\"0.10000000000000001\":\"0.30000000000000001\\\\\",\"n\":[-1,17,-500.0]}");
+    free(s);
+    s = js_pretty(o);
+    assert_non_null(strstr(s, "\n    -500.0\n"));
+    free(s);
+    json_decref(o);
 }
 
 static void test_save_and_load(void **state)
@@ -267,6 +310,7 @@ int main(void)
         cmocka_unit_test(test_unknown_fields),
         cmocka_unit_test(test_text),
         cmocka_unit_test(test_every_double_survives),
+        cmocka_unit_test(test_reals_are_short),
         cmocka_unit_test(test_save_and_load),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
