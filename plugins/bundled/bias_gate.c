@@ -19,7 +19,6 @@ static const struct {
     double neutral;
 } figures[] = {
     {"pct_stereotype", 0.5}, {"gap", 0}, {"s_dis", 0}, {"s_amb", 0}, {"flip_rate", 0},
-    {"mean_abs_delta", 0},
 };
 
 typedef struct change {
