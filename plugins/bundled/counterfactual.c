@@ -5,7 +5,9 @@
  * A line of the file is {"text"} or {"prompt", "completion"}, of which "group" names where it
  * belongs. Terms are whole words of a table that goes both ways; case is kept. A line is left out
  * where the swap is not sure: her stands for him and for his, his for her and for hers; Mr, Mrs,
- * Ms, sir and madam have no one counterpart; a term beside a hyphen is part of another word. */
+ * Ms, sir and madam have no one counterpart; a term beside a hyphen is part of another word.
+ *
+ * augment (data.record) makes the same exchange in training data: beside a record, its twin. */
 #include <hone_plugin.h>
 
 #include <errno.h>
@@ -18,6 +20,7 @@ enum {
     MAX_LINE = 1 << 20,
     MAX_TERMS = 4096,
     MAX_GROUPS = 64,
+    MAX_DEPTH = 32,
     MAX_WORD = 64
 };
 static const char probe_name[] = "counterfactual";
@@ -504,23 +507,136 @@ static int probe(const hone_host *h, hone_call *call, void *user)
     return rc == 0 ? HONE_MODIFIED : HONE_ERR;
 }
 
+/* ---- augmentation: data.record and data.split ---- */
+
+typedef struct exchange {
+    const hone_host *h;
+    hone_call *call;
+    const counter *c;
+    int neutral, doubt, failed;
+    size_t n_swaps;
+} exchange;
+
+/* Members that name something rather than say it. */
+static int is_name(const char *key)
+{
+    return strcmp(key, "role") == 0 || strcmp(key, "from") == 0 || strcmp(key, "id") == 0;
+}
+
+static hone_value *exchange_text(exchange *x, const char *s)
+{
+    char *other = swapped(x->c, s, x->neutral, &x->n_swaps, &x->doubt);
+    hone_value *v = other != NULL ? x->h->new_string(x->call, other, strlen(other)) : NULL;
+    x->failed |= v == NULL;
+    free(other);
+    return v;
+}
+
+/* The value with the terms of every text in it exchanged. */
+static hone_value *exchange_all(exchange *x, const hone_value *v, int depth)
+{
+    const hone_host *h = x->h;
+    hone_type type = h->type(v);
+    size_t len, n = type == HONE_ARRAY || type == HONE_OBJECT ? h->length(v) : 0;
+    if (type == HONE_STRING)
+        return exchange_text(x, h->string(v, NULL));
+    if (n == 0 || depth == MAX_DEPTH) {
+        x->doubt |= n > 0;
+        return h->copy(x->call, v);
+    }
+    hone_value *out = type == HONE_ARRAY ? h->new_array(x->call) : h->new_object(x->call);
+    for (size_t i = 0; i < n; i++) {
+        if (type == HONE_ARRAY) {
+            h->append(x->call, out, exchange_all(x, h->at(v, i), depth + 1));
+            continue;
+        }
+        const char *key = h->key(v, i, &len);
+        const hone_value *member = h->get(v, key);
+        h->set(x->call, out, key,
+               is_name(key) ? h->copy(x->call, member) : exchange_all(x, member, depth + 1));
+    }
+    return out;
+}
+
+/* The record and, where every exchange in it is sure, its twin. */
+static int add_twin(const counter *c, hone_value *out, hone_value *record, const hone_host *h,
+                    hone_call *call)
+{
+    exchange x = {h, call, c, 0, 0, 0, 0};
+    hone_value *twin = exchange_all(&x, record, 0);
+    if (x.failed)
+        return h->error(call, "no memory for the twin of a record");
+    h->append(call, out, record);
+    if (x.doubt || x.n_swaps == 0) {
+        h->count(call->ctx, x.doubt ? "unsure" : "no_term", 1);
+        return 0;
+    }
+    h->count(call->ctx, "twins", 1);
+    return h->append(call, out, twin);
+}
+
+static int augment(const hone_host *h, hone_call *call, void *user)
+{
+    hone_value *out = h->new_array(call);
+    int many = h->type(call->data) == HONE_ARRAY, rc = 0; /* somebody else made several of it */
+    size_t n = many ? h->length(call->data) : 1;
+    for (size_t i = 0; rc == 0 && i < n; i++)
+        rc = add_twin(user, out, many ? h->at(call->data, i) : call->data, h, call);
+    call->data = out;
+    return rc == 0 ? HONE_MODIFIED : HONE_ERR;
+}
+
+/* Twins are alike in their neutral form, whose digest is the key of both: they go to one part. */
+static int keep_together(const hone_host *h, hone_call *call, void *user)
+{
+    exchange x = {h, call, user, 1, 0, 0, 0};
+    hone_value *neutral = exchange_all(&x, h->get(call->data, "record"), 0);
+    char hex[65];
+    size_t len;
+    if (x.failed)
+        return h->error(call, "no memory for the key of a record");
+    if (x.n_swaps == 0)
+        return HONE_CONTINUE;
+    const char *text = h->to_json(call, neutral, &len);
+    if (text == NULL)
+        return h->error(call, "no memory for the key of a record");
+    h->sha256(hex, text, len);
+    hone_set_string(h, call, call->data, "key", hex, 16);
+    return HONE_MODIFIED;
+}
+
 /* ---- start and stop ---- */
 
-static int start(const hone_host *h, hone_ctx *cx)
+/* A probe where there is a file of prompts, augmentation where it is asked for. */
+static int subscribe(counter *c, const hone_host *h, hone_ctx *cx)
 {
     const hone_value *s = h->settings(cx);
     const char *path = hone_get_string(h, s, "file", NULL);
-    if (path == NULL)
-        return h->init_error(cx, "file must name the JSON Lines with your prompts");
+    int augmented = h->boolean(h->get(s, "augment"), 0);
+    int rc = 0;
+    if (path == NULL && !augmented)
+        return h->init_error(cx, "file must name the JSON Lines with your prompts, or augment be "
+                                 "true");
+    if (path != NULL)
+        rc = read_file(c, h, cx, path);
+    if (rc == 0 && path != NULL)
+        rc = h->on(cx, "bias.probe", 0, probe, c);
+    if (rc == 0 && augmented)
+        rc = h->on(cx, "data.record", 0, augment, c);
+    if (rc == 0 && augmented)
+        rc = h->on(cx, "data.split", 0, keep_together, c);
+    return rc;
+}
+
+static int start(const hone_host *h, hone_ctx *cx)
+{
     counter *c = calloc(1, sizeof *c);
     if (c == NULL)
         return h->init_error(cx, "no memory");
-    c->min_pairs = h->integer(h->get(s, "min_pairs"), 100);
+    c->min_pairs = h->integer(h->get(h->settings(cx), "min_pairs"), 100);
     int rc = read_terms(c, h, cx);
     if (rc == 0)
-        rc = read_file(c, h, cx, path);
-    if (rc == 0)
-        rc = h->on(cx, "bias.probe", 0, probe, c);
+        rc = subscribe(c, h, cx);
     if (rc != 0)
         counter_free(c);
     else
@@ -535,6 +651,8 @@ static void stop(const hone_host *h, hone_ctx *cx)
 
 static const hone_setting settings[] = {
     {"file", HONE_SET_PATH, 0, NULL, 0, 0, NULL, "your prompts, JSON Lines"},
+    {"augment", HONE_SET_BOOL, 0, "false", 0, 0, NULL,
+     "training data: beside each record its twin with the words exchanged"},
     {"terms", HONE_SET_JSON, 0, NULL, 0, 0, NULL, "pairs of words of your own: [[Anna, Paul]]"},
     {"builtin", HONE_SET_BOOL, 0, "true", 0, 0, NULL, "our English words of gender too"},
     {"min_pairs", HONE_SET_INT, 0, "100", 1, 1e9, NULL, "with fewer prompts there is no figure"},

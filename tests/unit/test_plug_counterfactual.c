@@ -189,7 +189,7 @@ static void test_bad_terms(void **state)
         {"{\"file\": \"x\", \"terms\": [[\"a b\", \"c\"]]}", "'a b' is not one word"},
         {"{\"file\": \"x\", \"terms\": [[\"a\"]]}", "entry 1 is no pair of words"},
         {"{\"file\": \"/nowhere/x\"}", "No such file"},
-        {"{}", "file must name the JSON Lines with your prompts"},
+        {"{}", "file must name the JSON Lines with your prompts, or augment be true"},
     };
     char *dir = aid_dir(), *plugin = aid_plugin_copy(dir, "counterfactual");
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
@@ -210,6 +210,106 @@ static void test_bad_terms(void **state)
     }
     free(plugin);
     aid_dir_remove(dir);
+}
+
+static char *record_twins(hooks *h, const char *record)
+{
+    hone_err e = {0};
+    json_t *data;
+    assert_int_equal(js_parse(&data, record, strlen(record), &e), 0);
+    data = bundled_pass(h, HOOK_DATA_RECORD, data);
+    char *text = json_dumps(data, JSON_COMPACT);
+    json_decref(data);
+    return text;
+}
+
+static void test_twins(void **state)
+{
+    (void)state;
+    static const char *const rows[][2] = {
+        {"{\"messages\":[{\"role\":\"he\",\"content\":\"Is he in?\"}],\"n\":1}",
+         "[{\"messages\":[{\"role\":\"he\",\"content\":\"Is he in?\"}],\"n\":1},"
+         "{\"messages\":[{\"role\":\"he\",\"content\":\"Is she in?\"}],\"n\":1}]"},
+        {"{\"text\":\"his son\"}", "[{\"text\":\"his son\"}]"},
+        {"{\"text\":\"a day\"}", "[{\"text\":\"a day\"}]"},
+        {"[{\"text\":\"men\"},{\"text\":\"a\"}]",
+         "[{\"text\":\"men\"},{\"text\":\"women\"},{\"text\":\"a\"}]"},
+    };
+    hone_err e = {0};
+    hooks *h = bundled_hooks();
+    loaded *p = aid_plugin_open(h, "counterfactual", "{\"augment\": true}");
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        char *got = record_twins(h, rows[i][0]);
+        assert_string_equal(got, rows[i][1]);
+        free(got);
+    }
+    assert_true(bundled_count(h, "counterfactual", "twins") == 2);
+    assert_int_equal(loader_close(p, 1000, &e), 0);
+    hook_free(h);
+}
+
+static char *key_of(hooks *h, const char *text)
+{
+    json_t *data = json_pack("{s:{s:s}, s:s, s:i, s:s, s:n}", "record", "text", text, "source", "t",
+                             "line", 1, "key", "5b1f0c3a99d2e481", "split");
+    data = bundled_pass(h, HOOK_DATA_SPLIT, data);
+    char *key = mem_strdup(json_string_value(json_object_get(data, "key")));
+    json_decref(data);
+    return key;
+}
+
+static void test_twins_stay_together(void **state)
+{
+    (void)state;
+    hone_err e = {0};
+    hooks *h = bundled_hooks();
+    loaded *p = aid_plugin_open(h, "counterfactual", "{\"augment\": true}");
+    char *a = key_of(h, "He met a girl."), *b = key_of(h, "She met a boy.");
+    char *c = key_of(h, "He met a boy!"), *d = key_of(h, "Nobody met.");
+    assert_string_equal(a, b);
+    assert_string_not_equal(a, c);
+    assert_int_equal(strlen(a), 16);
+    assert_string_equal(d, "5b1f0c3a99d2e481"); /* as it was */
+    free(a);
+    free(b);
+    free(c);
+    free(d);
+    assert_int_equal(loader_close(p, 1000, &e), 0);
+    hook_free(h);
+}
+
+/* On real questions: the twin of the twin is the record, and both have one key. */
+static void test_twins_of_real_records(void **state)
+{
+    (void)state;
+    json_t *texts = bundled_texts("data/datasets/gsm8k/train.jsonl", "question"), *one;
+    size_t i, n = 0;
+    if (texts == NULL)
+        skip();
+    hone_err e = {0};
+    hooks *h = bundled_hooks();
+    loaded *p = aid_plugin_open(h, "counterfactual", "{\"augment\": true}");
+    json_array_foreach (texts, i, one) {
+        json_t *data = bundled_pass(h, HOOK_DATA_RECORD, json_pack("{s:O}", "text", one));
+        json_t *twin = json_array_get(data, 1);
+        if (twin != NULL) {
+            n++;
+            json_t *back = bundled_pass(h, HOOK_DATA_RECORD, json_incref(twin));
+            assert_true(json_equal(json_array_get(back, 1), json_array_get(data, 0)));
+            char *a = key_of(h, json_string_value(one));
+            char *b = key_of(h, json_string_value(json_object_get(twin, "text")));
+            assert_string_equal(a, b);
+            free(a);
+            free(b);
+            json_decref(back);
+        }
+        json_decref(data);
+    }
+    bundled_say("GSM8K: %zu of %zu questions have a twin", n, json_array_size(texts));
+    assert_true(n > 100);
+    json_decref(texts);
+    assert_int_equal(loader_close(p, 1000, &e), 0);
+    hook_free(h);
 }
 
 /* A model scores and answers: the figures are of what it said. */
@@ -246,9 +346,15 @@ static void test_with_a_model(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_swaps),           cmocka_unit_test(test_terms_of_ones_own),
-        cmocka_unit_test(test_figures_by_hand), cmocka_unit_test(test_bad_lines),
-        cmocka_unit_test(test_bad_terms),       cmocka_unit_test(test_with_a_model),
+        cmocka_unit_test(test_swaps),
+        cmocka_unit_test(test_terms_of_ones_own),
+        cmocka_unit_test(test_figures_by_hand),
+        cmocka_unit_test(test_bad_lines),
+        cmocka_unit_test(test_bad_terms),
+        cmocka_unit_test(test_twins),
+        cmocka_unit_test(test_twins_stay_together),
+        cmocka_unit_test(test_twins_of_real_records),
+        cmocka_unit_test(test_with_a_model),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
