@@ -12,6 +12,8 @@
 
 enum { BUSY_MS = 10, QUIET_MS = 100 }; /* how often the reaper looks */
 
+static const int64_t LEFT_NS = 500000000; /* how often at a connection that nobody works on */
+
 struct conn_list {
     conn_limits lim;
     void *owner;
@@ -42,6 +44,7 @@ static conn *conn_new(struct MHD_Connection *mhd)
     c->fd = MHD_get_connection_info(mhd, MHD_CONNECTION_INFO_CONNECTION_FD)->connect_fd;
     c->tls = MHD_get_connection_info(mhd, MHD_CONNECTION_INFO_GNUTLS_SESSION) != NULL;
     c->since_ns = clock_mono_ns();
+    c->look_ns = c->since_ns + LEFT_NS;
     return c;
 }
 
@@ -86,6 +89,8 @@ void conn_enter(conn *c, conn_state state, const char *id)
     pthread_mutex_lock(&c->lock);
     c->state = state;
     c->since_ns = clock_mono_ns();
+    c->look_ns = c->since_ns + LEFT_NS;
+    c->over = false;
     if (state == CONN_HEADERS)
         c->again = true;
     if (state == CONN_BODY)
@@ -204,6 +209,20 @@ static bool hung_up(const conn *c)
     return poll(&p, 1, 0) > 0 && (p.revents & (POLLRDHUP | POLLHUP | POLLERR)) != 0;
 }
 
+/* The library watches a socket for edges, and takes a read that fills less than its buffer for the
+ * last there is: an end that came together with the last bytes it never sees. Seen twice, with all
+ * that was sent read and nothing begun since: no request can come of it any more. */
+static bool left(conn *c, int64_t now)
+{
+    char byte;
+    if (c->state == CONN_WORK || c->parked || now < c->look_ns)
+        return false;
+    bool before = c->over;
+    c->look_ns = now + LEFT_NS;
+    c->over = recv(c->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) == 0;
+    return before && c->over;
+}
+
 /* Looks at one connection; the list is locked, so it cannot go away. */
 static void look(conn_list *l, conn *c, int64_t now, int *n_parked)
 {
@@ -216,6 +235,9 @@ static void look(conn_list *l, conn *c, int64_t now, int *n_parked)
             say_timeout(c);
         shutdown(c->fd, SHUT_RDWR);
         atomic_fetch_add(&l->timed_out, 1);
+    } else if (!c->closing && left(c, now)) {
+        c->closing = true;
+        shutdown(c->fd, SHUT_RDWR);
     } else if (c->parked && !c->gone && hung_up(c)) {
         c->gone = true;
         atomic_fetch_add(&l->hung_up, 1);

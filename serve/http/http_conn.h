@@ -2,8 +2,9 @@
 /* Connections: what each is waiting for, how long it may, and whether its client is still there.
  *
  * A connection whose request is being worked on is parked: libmicrohttpd then neither watches its
- * socket nor counts its time, so the reaper thread does both. Parking is a binary semaphore: a wake
- * that comes first is not lost.
+ * socket nor counts its time, so the reaper thread does both. It also shuts a connection whose
+ * client has ended it unseen by libmicrohttpd. Parking is a binary semaphore: a wake that comes
+ * first is not lost.
  *
  * Locks, in the order in which they may be taken: the list, a connection, libmicrohttpd's own. An
  * answer (the generation a connection waits for) has its own lock, which is never taken while a
@@ -30,7 +31,9 @@ typedef struct conn {
     bool gone;        /* the client has hung up, or must go */
     int busy;         /* workers that have its request, or will have */
     bool closing;     /* the reaper has shut the socket */
+    bool over;        /* all was read and the client sends no more, when last looked */
     int64_t since_ns; /* when the state began */
+    int64_t look_ns;  /* when to look for that next */
     void *owner;      /* of the list */
     answer *answer;   /* what it waits for; counted */
     char id[40];      /* of the request, for the 408 */

@@ -724,6 +724,42 @@ static void test_keep_alive_and_pipelining(void **state)
     close(fd);
 }
 
+/* Bytes and the end of them in one segment, of which libmicrohttpd reads the bytes only. The
+ * connection goes all the same, long before its time is up. */
+static void test_a_last_word_and_its_end_at_once(void **state)
+{
+    static const char *const settings[] = {"header_seconds=60", "body_seconds=60",
+                                           "idle_seconds=60", NULL};
+    static const char *const words[][2] = {
+        {"GET /health/live HTTP/1.1\r\nHost: localhost\r\n\r\n", " 200 OK"},
+        {TOKENIZE "Content-Length: 17\r\n\r\n{\"content\": \"AB\"}",
+         ""}, /* parked: its reply may be given up */
+        {"GET /health/live HTTP/1.1\r\nHost: lo", ""},
+        {TOKENIZE "Content-Length: 17\r\n\r\n{\"con", ""},
+        {"GET", ""},
+        {"", ""},
+    };
+    enum { N = sizeof words / sizeof *words };
+    int fds[N];
+    (void)state;
+    aid_server *s = aid_server_open(settings);
+    for (int i = 0; i < N; i++) {
+        fds[i] = aid_connect(s->port);
+        send(fds[i], words[i][0], strlen(words[i][0]), MSG_MORE | MSG_NOSIGNAL);
+        shutdown(fds[i], SHUT_WR);
+    }
+    for (int i = 0; i < N; i++) {
+        bool closed;
+        char *raw = aid_read(fds[i], NULL, SLOWEST, &closed);
+        if (!closed)
+            fail_msg("'%s' and the end are not seen", words[i][0]);
+        has(raw, words[i][1]);
+        free(raw);
+        close(fds[i]);
+    }
+    aid_server_close(s);
+}
+
 /* ---- browsers ---- */
 
 static void test_cors(void **state)
@@ -900,6 +936,7 @@ int main(void)
         cmocka_unit_test(test_connections_of_one_address_are_limited),
         cmocka_unit_test(test_health_has_a_door_of_its_own),
         cmocka_unit_test(test_operators_have_a_door_of_their_own),
+        cmocka_unit_test(test_a_last_word_and_its_end_at_once),
         T(test_keep_alive_and_pipelining),
         cmocka_unit_test(test_cors),
         T(test_rebinding),
