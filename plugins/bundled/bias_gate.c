@@ -18,7 +18,10 @@ static const struct {
     const char *last;
     double neutral;
 } figures[] = {
-    {"pct_stereotype", 0.5}, {"gap", 0}, {"s_dis", 0}, {"s_amb", 0}, {"flip_rate", 0},
+    {"pct_stereotype", 0.5},
+    {"gap", 0},
+    {"s_amb", 0},
+    {"flip_rate", 0},
 };
 
 typedef struct change {
