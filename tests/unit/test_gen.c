@@ -442,7 +442,7 @@ static void test_a_conversation_is_not_read_again(void **state)
     /* The last sampled token has not been read yet. */
     for (int turn = 0; turn < 3; turn++) {
         size_t known = n + r.n - 1;
-        memcpy(said + n, r.ids, r.n * sizeof *ids);
+        memcpy(said + n, r.ids, r.n * sizeof *r.ids);
         n += r.n;
         said[n++] = A + 5;
         said[n++] = A + turn;

@@ -215,7 +215,7 @@ static void test_kv_has_a_quota(void **state)
     kv *k = kv_new(NULL, 1000);
     hone_err e = {0};
     json_t *big = json_stringn("0123456789012345678901234567890123456789", 40), *v;
-    char key[8];
+    char key[16];
     int n = 0, rc;
     do
         snprintf(key, sizeof key, "k%03d", n);
