@@ -94,16 +94,18 @@ static void call_start(plugin_call *c, const subscription *s, const hook_call *c
 }
 
 /* Takes what the plugin left. A tree that holds itself, or is deeper than we read, is refused. */
-static int take(const value_call *c, hook_call *call, hone_err *e)
+static int take(value_call *c, hook_call *call, hone_err *e)
 {
     json_t *left = value_json(c->seen.data);
     if (call->view != NULL)
         return 0;
     if (left == NULL)
         return hone_fail(e, HONE_EINVAL, "it left no data");
-    if (!js_is_tree(left))
+    if (!js_is_tree(left)) {
+        value_call_untie(c);
         return hone_fail(e, HONE_EINVAL,
                          "it left data that hold themselves, or are too deep or too many");
+    }
     if (left != call->data) {
         json_incref(left);
         json_decref(call->data);
@@ -112,7 +114,7 @@ static int take(const value_call *c, hook_call *call, hone_err *e)
     return 0;
 }
 
-static int answer(const value_call *c, int rc, hook_call *call, hone_err *e)
+static int answer(value_call *c, int rc, hook_call *call, hone_err *e)
 {
     memcpy(call->reason, c->reason, sizeof call->reason);
     if (rc == HONE_MODIFIED || rc == HONE_STOP) {

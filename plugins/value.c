@@ -13,6 +13,14 @@ void value_call_start(value_call *c)
     c->seen.host_private = c;
 }
 
+void value_call_untie(value_call *c)
+{
+    for (size_t i = 0; i < c->n_held; i++) {
+        json_object_clear(c->held[i]);
+        json_array_clear(c->held[i]);
+    }
+}
+
 void value_call_end(value_call *c)
 {
     for (size_t i = 0; i < c->n_held; i++)

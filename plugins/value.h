@@ -21,6 +21,9 @@ typedef struct value_call {
 
 void value_call_start(value_call *c);
 void value_call_end(value_call *c);
+/* Empties every container made during the call: values that hold themselves are freed no other way.
+ */
+void value_call_untie(value_call *c);
 
 static inline value_call *value_call_of(hone_call *c)
 {
