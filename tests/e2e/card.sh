@@ -7,7 +7,7 @@ if [ ! -e "$lib" ]; then
     echo "skipped: no emulated card (g++ and x86-64 make one)"
     exit 77
 fi
-export HONE_CUDA_LIB=$lib EMU_GUARD=1
+export HONE_CUDA_LIB=$lib
 rows="unit_model unit_model_train unit_paged unit_peft unit_gen unit_engine unit_merge same_text"
 build=${BUILD#"$PWD"/}
 programs=()
