@@ -248,7 +248,7 @@ static int run(int argc, char **argv)
 }
 
 const cmd cmd_registry = {
-    "registry", run, "list, show, verify, promote or roll back artefacts",
+    "registry", run, "list, show, verify, sign, promote or roll back artefacts",
     "usage: hone registry list [--json]\n"
     "       hone registry show [DIGEST]              what it was made of (of what is live)\n"
     "       hone registry verify [DIGEST]            digest and signature (of all)\n"
