@@ -156,7 +156,7 @@ static size_t real_text(double x, char out[64])
 }
 
 /* jansson writes all reals with one number of digits, 17 to lose none: 0.1 as 0.10000000000000001.
- * They become shorter, in place. */
+ * They become shorter, in place; 77777777777777776.0 stays, for 7.777777777777778e16 is longer. */
 static void shorten(char *text)
 {
     char *to = text;
@@ -166,7 +166,9 @@ static void shorten(char *text)
         if (n > 0 && strcspn(from, ".eE") < n) {
             char real[64];
             size_t len = real_text(strtod(from, NULL), real);
-            memcpy(to, real, len);
+            const char *best = len <= n ? real : from;
+            len = len <= n ? len : n;
+            memmove(to, best, len);
             from += n;
             to += len;
             continue;
