@@ -202,6 +202,8 @@ $B/tests/unit/test_plugin_bad: | $B/hone
 $B/tests/fuzz/fuzz_http_head: $(call obj,$(wildcard tests/unit/aid_server.c tests/unit/aid_http.c \
                                 tests/unit/aid_fake.c tests/unit/aid_dir.c))
 
+$B/tests/bench/bench_hooks: $(call obj,tests/unit/aid_http.c)
+
 # The grammar is in no library; its tests link it.
 $B/tests/unit/test_grammar: $(filter-out %/gen.o,$(call obj,$(GEN_SRC)))
 $B/tests/unit/test_%: $B/tests/unit/test_%.o $(call obj,$(AID_SRC)) $(LIB)
