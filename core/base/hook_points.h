@@ -76,7 +76,8 @@
       "\"examples\": {}}") \
     X(BIAS_PROBE, "bias.probe", 1, 0, 1, 0, 1000000, \
       "phase items: appends items {probe, group, texts: [{context, text}], prompts}; phase " \
-      "score: reads ll and answers of each, adds to scores", \
+      "score: reads ll and answers of each, adds to scores: {examples, ends, min_n} or {value, " \
+      "low, high}", \
       "{\"phase\": \"items\", \"items\": [], \"scores\": {}}") \
     X(MERGE_PRE, "merge.pre", 0, 1, 1, 0, 1000000, \
       "before a merge", \

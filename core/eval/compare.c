@@ -57,9 +57,11 @@ static json_t *verdict(const stats_interval *d, bool smaller)
 }
 
 /* Scores of subscribers have no unit that we know. */
-static const char *unit_of(const json_t *m)
+static const char *unit_of(const json_t *m, bool pairs)
 {
-    return json_object_get(m, "info") != NULL ? "score" : "share";
+    if (json_object_get(m, "info") != NULL)
+        return "score";
+    return pairs ? "nats per token" : "share";
 }
 
 /* For perplexity the difference is of the mean negative log-likelihood (nats a token), where sums
@@ -70,11 +72,10 @@ static json_t *compare_metric(const json_t *ma, const json_t *mb, const json_t *
     bool smaller = json_is_true(json_object_get(ma, "smaller_is_better"));
     stats_interval d = paired(xa, xb);
     bool pairs = json_is_array(json_array_get(xa, 0));
-    json_t *o = json_pack("{s:O, s:O, s:f, s:f, s:f, s:s, s:b, s:o}", "before",
-                          json_object_get(ma, "value"), "after", json_object_get(mb, "value"),
-                          "difference", d.value, "low", d.low, "high", d.high, "unit",
-                          pairs ? "nats per token" : unit_of(ma), "smaller_is_better", smaller,
-                          "better", verdict(&d, smaller));
+    json_t *o = json_pack(
+        "{s:O, s:O, s:f, s:f, s:f, s:s, s:b, s:o}", "before", json_object_get(ma, "value"), "after",
+        json_object_get(mb, "value"), "difference", d.value, "low", d.low, "high", d.high, "unit",
+        unit_of(ma, pairs), "smaller_is_better", smaller, "better", verdict(&d, smaller));
     if (json_is_true(json_object_get(ma, "info")))
         json_object_set_new(o, "info", json_true());
     return o;

@@ -34,6 +34,9 @@ int custom_report(json_t *report, const example_set *s, hone_err *e);
 /* probe.c: what subscribers of bias.probe find out, as metrics of the report */
 bool probe_wanted(const eval_options *o);
 int probe_run(json_t *report, const eval_options *o, hone_err *e);
+/* probe_score.c: what they answered (an object), into "metrics" and "examples" of the report.
+ * EFORMAT for what is no score, EEXIST for the name of a metric that is there. */
+int probe_scores(json_t *report, const json_t *scores, hone_err *e);
 
 /* data.c */
 /* Of an example whose ids and mask stand: it fits the model, and what is scored is counted. */

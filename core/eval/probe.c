@@ -6,9 +6,7 @@
  *    "tokens": true}
  * phase "score": the same items, where each text has "ll" (natural log-probability of the text
  * after its context), "n_tokens", "n_bytes", with "tokens" also "ids" and "logprobs"; and an item
- * with prompts has "answers". A score is a number or {"value" (null: insufficient data), "n",
- * "low", "high", "smaller_is_better", "info", "note", "examples": [number an item]}; scores with
- * examples can be compared before and after.
+ * with prompts has "answers". What a score may be stands in probe_score.c.
  *
  * Context and text are split as lm-evaluation-harness does it: spaces that end the context go to
  * the text, the border is where the tokens of the context alone end, and without context the text
@@ -16,7 +14,6 @@
 #include "core/base/mem.h"
 #include "core/eval/eval_int.h"
 
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -216,47 +213,10 @@ static int run_items(json_t *items, const eval_options *o, hone_err *e)
     return rc;
 }
 
-/* ---- scores ---- */
-
-static bool numbers(const json_t *list)
-{
-    size_t i;
-    const json_t *v;
-    json_array_foreach (list, i, v)
-        if (!json_is_number(v))
-            return false;
-    return true;
-}
-
-static int add_score(json_t *report, const char *name, json_t *score, hone_err *e)
-{
-    json_t *metrics = json_object_get(report, "metrics");
-    json_t *o = json_is_object(score) ? json_copy(score) : json_pack("{s:O}", "value", score);
-    const json_t *value = json_object_get(o, "value"), *each = json_object_get(o, "examples");
-    int rc = 0;
-    if (!json_is_null(value) && !(json_is_number(value) && isfinite(json_number_value(value))))
-        rc = hone_fail(e, HONE_EFORMAT, "bias.probe: score '%s' is not a number", name);
-    else if (json_object_get(metrics, name) != NULL || metric_find(name) != NULL)
-        rc = hone_fail(e, HONE_EEXIST, "bias.probe: there is a metric '%s' already", name);
-    else if (each != NULL && !numbers(each))
-        rc = hone_fail(e, HONE_EFORMAT, "bias.probe: score '%s': examples are not numbers", name);
-    if (rc == 0) {
-        if (json_is_array(each) && json_is_number(value))
-            json_object_set(json_object_get(report, "examples"), name, (json_t *)each);
-        json_object_del(o, "examples");
-        json_object_set_new(o, "smaller_is_better",
-                            json_boolean(json_is_true(json_object_get(o, "smaller_is_better"))));
-        json_object_set_new(o, "info", json_boolean(json_is_true(json_object_get(o, "info"))));
-        json_object_set(metrics, name, o);
-    }
-    json_decref(o);
-    return rc;
-}
+/* ---- both phases ---- */
 
 int probe_run(json_t *report, const eval_options *o, hone_err *e)
 {
-    const char *name;
-    json_t *score;
     json_t *data = json_pack("{s:s, s:[], s:{}}", "phase", "items", "items", "scores");
     int rc = hook_emit(o->hooks, HOOK_BIAS_PROBE, &data, e);
     json_t *items = json_object_get(data, "items");
@@ -268,8 +228,8 @@ int probe_run(json_t *report, const eval_options *o, hone_err *e)
         json_object_set_new(data, "phase", json_string("score"));
         rc = hook_emit(o->hooks, HOOK_BIAS_PROBE, &data, e);
     }
-    json_object_foreach (json_object_get(data, "scores"), name, score)
-        rc = rc == 0 ? add_score(report, name, score, e) : rc;
+    if (rc == 0)
+        rc = probe_scores(report, json_object_get(data, "scores"), e);
     json_decref(data);
     return rc;
 }

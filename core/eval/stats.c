@@ -6,9 +6,10 @@
 #include <math.h>
 #include <stdlib.h>
 
+static const double z = 1.959963984540054; /* 95 % of a normal distribution lie within */
+
 stats_interval stats_wilson(double successes, double n)
 {
-    const double z = 1.959963984540054;
     if (n <= 0)
         return (stats_interval){0, 0, 1};
     double p = successes / n;
@@ -16,6 +17,28 @@ stats_interval stats_wilson(double successes, double n)
     double middle = (p + z * z / (2 * n)) / scale;
     double half = z * sqrt(p * (1 - p) / n + z * z / (4 * n * n)) / scale;
     return (stats_interval){p, middle - half, middle + half};
+}
+
+static double weight_at(const double *weight, size_t i)
+{
+    return weight != NULL ? weight[i] : 1;
+}
+
+stats_interval stats_ratio(const double *a, const double *weight, size_t n)
+{
+    double sum = 0, weights = 0, squares = 0;
+    for (size_t i = 0; i < n; i++) {
+        sum += a[i];
+        weights += weight_at(weight, i);
+    }
+    double value = sum / weights;
+    for (size_t i = 0; i < n; i++) {
+        double d = a[i] - value * weight_at(weight, i);
+        squares += d * d;
+    }
+    double of_sum = n > 1 ? sqrt(squares / (double)(n - 1) * (double)n) : 0;
+    double half = z * of_sum / weights;
+    return (stats_interval){value, value - half, value + half};
 }
 
 static int ascending(const void *a, const void *b)
@@ -47,8 +70,8 @@ static void add(sums *s, const stats_paired *p, size_t i)
 {
     s->a += p->a[i];
     s->b += p->b[i];
-    s->wa += p->weight_a != NULL ? p->weight_a[i] : 1;
-    s->wb += p->weight_b != NULL ? p->weight_b[i] : 1;
+    s->wa += weight_at(p->weight_a, i);
+    s->wb += weight_at(p->weight_b, i);
 }
 
 static double difference(const sums *s)

@@ -12,6 +12,12 @@ typedef struct stats_interval {
  * (1927). */
 stats_interval stats_wilson(double successes, double n);
 
+/* Ratio of sums of a and of weights (NULL: 1 each, i.e. a mean) +- 1.96 standard errors,
+ * linearised: s^2 is the variance (n - 1) of a - value * weight. n > 0, and the weights do not sum
+ * to 0. Of one example the interval has no width. Source: Cochran, "Sampling techniques", 3rd
+ * ed., 6.4. */
+stats_interval stats_ratio(const double *a, const double *weight, size_t n);
+
 /* The p-th quantile (0..1) of x, which is sorted in place; linear interpolation (type 7). n > 0. */
 double stats_quantile(double *x, size_t n, double p);
 

@@ -4,8 +4,10 @@
 #include "core/base/js.h"
 #include "core/base/log.h"
 #include "core/base/mem.h"
+#include "core/eval/eval_int.h"
 #include "tests/unit/aid.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -38,6 +40,45 @@ json_t *bundled_pass(hooks *h, hook_point p, json_t *data)
     if (hook_emit(h, p, &data, &e) != 0)
         fail_msg("%s", e.msg);
     return data;
+}
+
+json_t *bundled_report(void)
+{
+    return json_pack("{s:s, s:i, s:{}, s:{}, s:{}}", "data_sha256", "", "n", 0, "settings",
+                     "metrics", "examples");
+}
+
+json_t *bundled_scores(json_t *data)
+{
+    hone_err e = {0};
+    json_t *r = bundled_report();
+    if (probe_scores(r, json_object_get(data, "scores"), &e) != 0)
+        fail_msg("%s", e.msg);
+    json_decref(data);
+    return r;
+}
+
+static const json_t *member(const json_t *report, const char *name, const char *key)
+{
+    const json_t *m = json_object_get(json_object_get(report, "metrics"), name);
+    if (m == NULL)
+        fail_msg("no score %s", name);
+    return json_object_get(m, key);
+}
+
+void bundled_expect(const json_t *report, const char *name, const char *key, double want,
+                    double tolerance)
+{
+    const json_t *v = member(report, name, key);
+    if (!json_is_number(v) || fabs(json_number_value(v) - want) > tolerance)
+        fail_msg("%s.%s is %.9g, must be %.9g", name, key, json_number_value(v), want);
+}
+
+void bundled_expect_note(const json_t *report, const char *name, const char *want)
+{
+    const char *note = json_string_value(member(report, name, "note"));
+    if (note == NULL || strcmp(note, want) != 0)
+        fail_msg("the note of %s is '%s', must be '%s'", name, note != NULL ? note : "", want);
 }
 
 char *bundled_normalize(hooks *h, const char *text, size_t len, const char *role)

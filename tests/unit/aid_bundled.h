@@ -11,6 +11,16 @@ json_t *bundled_record(const char *text, size_t len, int64_t line);
 int bundled_filter(hooks *h, const char *text, size_t len, int64_t line, hone_err *e);
 /* Emits it at a point that must not refuse; returns what came of it, new reference. */
 json_t *bundled_pass(hooks *h, hook_point p, json_t *data);
+/* An empty report, new reference. */
+json_t *bundled_report(void);
+/* The scores of a probe's answer (takes the reference of data) as the report has them: {"metrics",
+ * "examples"}, new reference. */
+json_t *bundled_scores(json_t *data);
+/* metrics.<name>.<key> of it must be a number within tolerance of want. */
+void bundled_expect(const json_t *report, const char *name, const char *key, double want,
+                    double tolerance);
+/* Its note must be this. */
+void bundled_expect_note(const json_t *report, const char *name, const char *want);
 /* A text through data.normalize; caller frees. */
 char *bundled_normalize(hooks *h, const char *text, size_t len, const char *role);
 

@@ -28,6 +28,22 @@ static void test_wilson(void **state)
     near(w.high, 1, 0);
 }
 
+/* A mean is a ratio with weights of 1. An example of weight 0 counts for nothing but the
+ * number of examples. */
+static void test_ratio(void **state)
+{
+    (void)state;
+    const double a[] = {1, 1, -1, 0}, w[] = {1, 1, 1, 0}, ones[] = {1, 1, 1, 1};
+    stats_interval m = stats_ratio(a, NULL, 4), r = stats_ratio(a, w, 4);
+    near(m.value, 0.25, 1e-12);
+    near(m.low, 0.25 - 1.959964 * sqrt(2.75 / 3 / 4), 1e-6);
+    near(stats_ratio(a, ones, 4).high, m.high, 1e-12);
+    near(r.value, 1. / 3, 1e-12);
+    /* residuals 2/3, 2/3, -4/3, 0: s^2 = 24 / 27 */
+    near(r.high - r.value, 1.959964 * sqrt(24. / 27 * 4) / 3, 1e-6);
+    near(stats_ratio(a, NULL, 1).high, 1, 0);
+}
+
 static void test_quantile_interpolates(void **state)
 {
     (void)state;
@@ -96,6 +112,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_wilson),
+        cmocka_unit_test(test_ratio),
         cmocka_unit_test(test_quantile_interpolates),
         cmocka_unit_test(test_bootstrap_is_paired),
         cmocka_unit_test(test_bootstrap_covers),
