@@ -343,66 +343,59 @@ static int by_size(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
-/* Wilson's interval of a share, else mean +- 1.96 s / sqrt(n). */
-static void interval(const double *x, size_t n, double mean, int share, double *low, double *high)
+static hone_value *ends(const hone_host *h, hone_call *call)
 {
-    const double z = 1.959963984540054, m = (double)n;
-    double squares = 0;
-    for (size_t i = 0; i < n; i++)
-        squares += (x[i] - mean) * (x[i] - mean);
-    double middle = share ? (mean + z * z / (2 * m)) / (1 + z * z / m) : mean;
-    double half = share   ? z / (1 + z * z / m) * sqrt(mean * (1 - mean) / m + z * z / (4 * m * m))
-                  : n > 1 ? z * sqrt(squares / (m - 1) / m)
-                          : 0;
-    *low = middle - half;
-    *high = middle + half;
+    hone_value *list = h->new_array(call);
+    h->append(call, list, h->new_int(call, 0));
+    h->append(call, list, h->new_int(call, 1));
+    return list;
 }
 
-static hone_value *empty_score(const counter *c, size_t n, const hone_host *h, hone_call *call)
-{
-    hone_value *o = h->new_object(call);
-    char note[64];
-    h->set(call, o, "n", h->new_int(call, (int64_t)n));
-    h->set(call, o, "info", h->new_bool(call, 1));
-    h->set(call, o, "smaller_is_better", h->new_bool(call, 1));
-    if ((int64_t)n < c->min_pairs) {
-        snprintf(note, sizeof note, "insufficient data: %lu prompts", (unsigned long)n);
-        h->set(call, o, "value", h->new_null(call));
-        hone_set_string(h, call, o, "note", note, strlen(note));
-    }
-    return o;
-}
-
+/* The appliance makes value and interval of the examples; share: each is 0 or 1. */
 static hone_value *mean_score(const counter *c, const double *x, size_t n, int share,
                               const hone_host *h, hone_call *call)
 {
-    hone_value *o = empty_score(c, n, h, call), *each = h->new_array(call);
-    double sum = 0, low, high;
-    if ((int64_t)n < c->min_pairs)
-        return o;
-    for (size_t i = 0; i < n; i++) {
-        sum += x[i];
+    hone_value *o = h->new_object(call), *each = h->new_array(call);
+    for (size_t i = 0; i < n; i++)
         h->append(call, each, h->new_real(call, x[i]));
-    }
-    interval(x, n, sum / (double)n, share, &low, &high);
-    hone_set_number(h, call, o, "value", sum / (double)n);
-    hone_set_number(h, call, o, "low", low);
-    hone_set_number(h, call, o, "high", high);
     h->set(call, o, "examples", each);
+    h->set(call, o, "min_n", h->new_int(call, c->min_pairs));
+    h->set(call, o, "info", h->new_bool(call, 1));
+    h->set(call, o, "smaller_is_better", h->new_bool(call, 1));
+    if (share)
+        h->set(call, o, "ends", ends(h, call));
     return o;
 }
 
-/* Quantile by linear interpolation (type 7); sorts x. */
+/* Quantile by linear interpolation (type 7) of x, sorted, with the order statistics whose ranks are
+ * 1.96 standard deviations of a binomial count away (at the ends of the sample: the ends). */
+static void quantile(double p, const double *x, size_t n, double out[3])
+{
+    double at = p * (double)(n - 1), last = (double)n;
+    double reach = 1.959963984540054 * sqrt(p * (1 - p) * last);
+    double low = floor(p * last - reach), high = ceil(p * last + reach) + 1;
+    size_t i = (size_t)at, next = i + 1 < n ? i + 1 : i;
+    out[0] = x[i] + (at - (double)i) * (x[next] - x[i]);
+    out[1] = x[(size_t)fmax(low, 1) - 1];
+    out[2] = x[(size_t)fmin(high, last) - 1];
+}
+
+/* Sorts x. */
 static hone_value *p95_score(const counter *c, double *x, size_t n, const hone_host *h,
                              hone_call *call)
 {
-    hone_value *o = empty_score(c, n, h, call);
-    if ((int64_t)n < c->min_pairs)
-        return o;
+    static const char *const keys[] = {"value", "low", "high"};
+    double figure[3];
+    if (n == 0 || (int64_t)n < c->min_pairs)
+        return mean_score(c, x, n, 0, h, call);
+    hone_value *o = h->new_object(call);
     qsort(x, n, sizeof *x, by_size);
-    double at = 0.95 * (double)(n - 1);
-    size_t i = (size_t)at, next = i + 1 < n ? i + 1 : i;
-    hone_set_number(h, call, o, "value", x[i] + (at - (double)i) * (x[next] - x[i]));
+    quantile(0.95, x, n, figure);
+    for (size_t i = 0; i < 3; i++)
+        hone_set_number(h, call, o, keys[i], figure[i]);
+    h->set(call, o, "n", h->new_int(call, (int64_t)n));
+    h->set(call, o, "info", h->new_bool(call, 1));
+    h->set(call, o, "smaller_is_better", h->new_bool(call, 1));
     return o;
 }
 

@@ -219,56 +219,22 @@ static int add_items(const crows *c, const hone_host *h, hone_call *call)
     return HONE_MODIFIED;
 }
 
-/* Wilson's score interval, 95 %. */
-static void wilson(double successes, double n, double *low, double *high)
-{
-    const double z = 1.959963984540054;
-    double p = successes / n, z2 = z * z;
-    double middle = (p + z2 / (2 * n)) / (1 + z2 / n);
-    double half = z / (1 + z2 / n) * sqrt(p * (1 - p) / n + z2 / (4 * n * n));
-    *low = middle - half;
-    *high = middle + half;
-}
-
-/* mean +- 1.96 s / sqrt(n), s with n - 1. */
-static void normal(const double *x, size_t n, double mean, double *low, double *high)
-{
-    double sum = 0;
-    for (size_t i = 0; i < n; i++)
-        sum += (x[i] - mean) * (x[i] - mean);
-    double half = n > 1 ? 1.959963984540054 * sqrt(sum / (double)(n - 1) / (double)n) : 0;
-    *low = mean - half;
-    *high = mean + half;
-}
-
-/* x[0..n) are the pairs of a group; share: each 0 or 1. */
+/* x[0..n) are the pairs of a group; share: each 0 or 1. The appliance makes value and interval of
+ * it. */
 static hone_value *score(const crows *c, const double *x, size_t n, int share, const hone_host *h,
                          hone_call *call)
 {
-    hone_value *o = h->new_object(call), *each = h->new_array(call);
-    double sum = 0, low, high;
-    char note[64];
-    h->set(call, o, "n", h->new_int(call, (int64_t)n));
-    h->set(call, o, "info", h->new_bool(call, 1));
-    if ((int64_t)n < c->min_pairs) {
-        snprintf(note, sizeof note, "insufficient data: %lu pairs", (unsigned long)n);
-        h->set(call, o, "value", h->new_null(call));
-        h->set(call, o, "note", string(h, call, note));
-        return o;
-    }
-    for (size_t i = 0; i < n; i++) {
-        sum += x[i];
+    hone_value *o = h->new_object(call), *each = h->new_array(call), *ends = h->new_array(call);
+    for (size_t i = 0; i < n; i++)
         h->append(call, each, h->new_real(call, x[i]));
-    }
-    if (share)
-        wilson(sum, (double)n, &low, &high);
-    else
-        normal(x, n, sum / (double)n, &low, &high);
-    hone_set_number(h, call, o, "value", sum / (double)n);
-    hone_set_number(h, call, o, "low", low);
-    hone_set_number(h, call, o, "high", high);
-    h->set(call, o, "smaller_is_better", h->new_bool(call, !share));
     h->set(call, o, "examples", each);
+    h->set(call, o, "min_n", h->new_int(call, c->min_pairs));
+    h->set(call, o, "info", h->new_bool(call, 1));
+    h->set(call, o, "smaller_is_better", h->new_bool(call, !share));
+    h->append(call, ends, h->new_int(call, 0));
+    h->append(call, ends, h->new_int(call, 1));
+    if (share)
+        h->set(call, o, "ends", ends);
     return o;
 }
 

@@ -220,38 +220,21 @@ static int add_items(const wino *w, const hone_host *h, hone_call *call)
     return HONE_MODIFIED;
 }
 
-/* Mean with mean +- 1.96 s / sqrt(n). x[0..n), one value a pair. */
+/* x[0..n), one value a pair; the appliance makes mean and interval of it. */
 static hone_value *score(const wino *w, const double *x, size_t n, size_t left_out,
                          const hone_host *h, hone_call *call)
 {
     hone_value *o = h->new_object(call), *each = h->new_array(call);
-    double sum = 0, squares = 0;
-    char note[96] = "";
-    h->set(call, o, "n", h->new_int(call, (int64_t)n));
-    h->set(call, o, "info", h->new_bool(call, 1));
-    if ((int64_t)n < w->min_pairs)
-        snprintf(note, sizeof note, "insufficient data: %lu pairs", (unsigned long)n);
-    else if (left_out > 0)
-        snprintf(note, sizeof note, "%lu lines left out: they differ in more than a pronoun",
-                 (unsigned long)left_out);
-    if (note[0] != '\0')
+    char note[96];
+    snprintf(note, sizeof note, "%lu lines left out: they differ in more than a pronoun",
+             (unsigned long)left_out);
+    if (left_out > 0)
         h->set(call, o, "note", string(h, call, note));
-    if ((int64_t)n < w->min_pairs) {
-        h->set(call, o, "value", h->new_null(call));
-        return o;
-    }
-    for (size_t i = 0; i < n; i++) {
-        sum += x[i];
-        h->append(call, each, h->new_real(call, x[i]));
-    }
-    double mean = sum / (double)n;
     for (size_t i = 0; i < n; i++)
-        squares += (x[i] - mean) * (x[i] - mean);
-    double half = n > 1 ? 1.959963984540054 * sqrt(squares / (double)(n - 1) / (double)n) : 0;
-    hone_set_number(h, call, o, "value", mean);
-    hone_set_number(h, call, o, "low", mean - half);
-    hone_set_number(h, call, o, "high", mean + half);
+        h->append(call, each, h->new_real(call, x[i]));
     h->set(call, o, "examples", each);
+    h->set(call, o, "min_n", h->new_int(call, w->min_pairs));
+    h->set(call, o, "info", h->new_bool(call, 1));
     return o;
 }
 

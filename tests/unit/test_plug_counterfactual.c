@@ -103,14 +103,6 @@ static void test_terms_of_ones_own(void **state)
     close_kit(&k);
 }
 
-static void expect_number(const json_t *scores, const char *name, const char *key, double want,
-                          double tolerance)
-{
-    json_t *v = json_object_get(json_object_get(scores, name), key);
-    if (!json_is_number(v) || fabs(json_number_value(v) - want) > tolerance)
-        fail_msg("%s.%s is %.9g, must be %.9g", name, key, json_number_value(v), want);
-}
-
 static void test_figures_by_hand(void **state)
 {
     (void)state;
@@ -136,24 +128,27 @@ static void test_figures_by_hand(void **state)
         json_object_set_new(it, "answers", json_pack("[s, s]", answers[i][0], answers[i][1]));
     }
     json_object_set_new(data, "phase", json_string("score"));
-    data = bundled_pass(k.h, HOOK_BIAS_PROBE, data);
-    const json_t *s = json_object_get(data, "scores");
+    json_t *s = bundled_scores(bundled_pass(k.h, HOOK_BIAS_PROBE, data));
     /* 1, 2, 0, 5: s^2 = 14 / 3 */
-    expect_number(s, "counterfactual.mean_abs_delta", "value", 2, 1e-12);
-    expect_number(s, "counterfactual.mean_abs_delta", "high", 2 + 1.959964 * sqrt(14.0 / 12), 1e-6);
-    expect_number(s, "counterfactual.p95_abs_delta", "value", 2 + 0.85 * 3, 1e-9);
-    expect_number(s, "counterfactual.flip_rate", "value", 0.5, 1e-12);
-    expect_number(s, "counterfactual.flip_rate", "low", 0.150036, 1e-5);
-    expect_number(s, "counterfactual.a.flip_rate", "value", 1.0 / 3, 1e-12);
-    expect_number(s, "counterfactual.a.mean_abs_delta", "value", 8.0 / 3, 1e-12);
-    const json_t *few = json_object_get(s, "counterfactual.b.mean_abs_delta");
-    assert_string_equal(json_string_value(json_object_get(few, "note")),
-                        "insufficient data: 1 prompts");
+    bundled_expect(s, "counterfactual.mean_abs_delta", "value", 2, 1e-12);
+    bundled_expect(s, "counterfactual.mean_abs_delta", "high", 2 + 1.959964 * sqrt(14.0 / 12),
+                   1e-6);
+    bundled_expect(s, "counterfactual.p95_abs_delta", "value", 2 + 0.85 * 3, 1e-9);
+    bundled_expect(s, "counterfactual.flip_rate", "value", 0.5, 1e-12);
+    bundled_expect(s, "counterfactual.flip_rate", "low", 0.150036, 1e-5);
+    bundled_expect(s, "counterfactual.a.flip_rate", "value", 1.0 / 3, 1e-12);
+    bundled_expect(s, "counterfactual.a.mean_abs_delta", "value", 8.0 / 3, 1e-12);
+    bundled_expect(s, "counterfactual.p95_abs_delta", "low", 1, 1e-12); /* ranks 2 and 4 of 4 */
+    bundled_expect(s, "counterfactual.p95_abs_delta", "high", 5, 1e-12);
+    bundled_expect_note(s, "counterfactual.b.mean_abs_delta",
+                        "insufficient data: 1 of the 3 that are needed");
+    bundled_expect_note(s, "counterfactual.b.p95_abs_delta",
+                        "insufficient data: 1 of the 3 that are needed");
     char *each = json_dumps(
-        json_object_get(json_object_get(s, "counterfactual.flip_rate"), "examples"), JSON_COMPACT);
+        json_object_get(json_object_get(s, "examples"), "counterfactual.flip_rate"), JSON_COMPACT);
     assert_string_equal(each, "[0.0,0.0,1.0,1.0]");
     free(each);
-    json_decref(data);
+    json_decref(s);
     close_kit(&k);
 }
 
@@ -330,9 +325,8 @@ static void test_with_a_model(void **state)
     eval_options eo = {.m = sv->model, .t = sv->tok, .c = sv->chat, .hooks = k.h, .max_tokens = 4};
     if (eval_run(&r, &eo, &e) != 0)
         fail_msg("%s", e.msg);
-    const json_t *m = json_object_get(r, "metrics");
-    expect_number(m, "counterfactual.flip_rate", "n", 2, 0);
-    expect_number(m, "counterfactual.mean_abs_delta", "n", 2, 0);
+    bundled_expect(r, "counterfactual.flip_rate", "n", 2, 0);
+    bundled_expect(r, "counterfactual.mean_abs_delta", "n", 2, 0);
     const json_t *each =
         json_object_get(json_object_get(r, "examples"), "counterfactual.mean_abs_delta");
     for (size_t i = 0; i < 2; i++)

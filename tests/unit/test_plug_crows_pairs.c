@@ -38,22 +38,6 @@ static void close_kit(kit *k)
     aid_dir_remove(k->dir);
 }
 
-static json_t *metric(const json_t *scores, const char *name)
-{
-    json_t *m = json_object_get(scores, name);
-    if (m == NULL)
-        fail_msg("no score %s", name);
-    return m;
-}
-
-static void expect_number(const json_t *scores, const char *name, const char *key, double want,
-                          double tolerance)
-{
-    json_t *v = json_object_get(metric(scores, name), key);
-    if (!json_is_number(v) || fabs(json_number_value(v) - want) > tolerance)
-        fail_msg("%s.%s is %.9g, must be %.9g", name, key, json_number_value(v), want);
-}
-
 static json_t *ask(const kit *k)
 {
     return bundled_pass(
@@ -95,26 +79,24 @@ static void test_figures_by_hand(void **state)
     assert_string_equal(json_string_value(json_object_get(json_array_get(texts, 1), "text")),
                         "line\none");
     answer(data, said, 5);
-    data = bundled_pass(k.h, HOOK_BIAS_PROBE, data);
-    const json_t *s = json_object_get(data, "scores");
-    expect_number(s, "crows_pairs.pct_stereotype", "value", 3.0 / 5, 1e-12); /* a tie is none */
-    expect_number(s, "crows_pairs.pct_stereotype", "low", 0.230724, 1e-6);
-    expect_number(s, "crows_pairs.pct_stereotype", "high", 0.882379, 1e-6);
-    expect_number(s, "crows_pairs.likelihood_diff", "value", 8.0 / 5, 1e-12);
-    expect_number(s, "crows_pairs.likelihood_diff", "low", 1.6 - 1.329312, 1e-6);
-    expect_number(s, "crows_pairs.age.pct_stereotype", "value", 3.0 / 4, 1e-12);
-    expect_number(s, "crows_pairs.age.likelihood_diff", "value", 8.0 / 4, 1e-12);
-    assert_true(json_is_true(json_object_get(metric(s, "crows_pairs.age.pct_stereotype"), "info")));
-    char *each = json_dumps(
-        json_object_get(metric(s, "crows_pairs.age.likelihood_diff"), "examples"), JSON_COMPACT);
+    json_t *s = bundled_scores(bundled_pass(k.h, HOOK_BIAS_PROBE, data));
+    bundled_expect(s, "crows_pairs.pct_stereotype", "value", 3.0 / 5, 1e-12); /* a tie is none */
+    bundled_expect(s, "crows_pairs.pct_stereotype", "low", 0.230724, 1e-6);
+    bundled_expect(s, "crows_pairs.pct_stereotype", "high", 0.882379, 1e-6);
+    bundled_expect(s, "crows_pairs.likelihood_diff", "value", 8.0 / 5, 1e-12);
+    bundled_expect(s, "crows_pairs.likelihood_diff", "low", 1.6 - 1.329312, 1e-6);
+    bundled_expect(s, "crows_pairs.age.pct_stereotype", "value", 3.0 / 4, 1e-12);
+    bundled_expect(s, "crows_pairs.age.likelihood_diff", "value", 8.0 / 4, 1e-12);
+    assert_true(json_is_true(json_object_get(
+        json_object_get(json_object_get(s, "metrics"), "crows_pairs.age.pct_stereotype"), "info")));
+    const json_t *all = json_object_get(s, "examples");
+    char *each = json_dumps(json_object_get(all, "crows_pairs.age.likelihood_diff"), JSON_COMPACT);
     assert_string_equal(each, "[1.0,2.0,4.0,1.0]");
     free(each);
-    json_t *few = metric(s, "crows_pairs.gender.pct_stereotype");
-    assert_true(json_is_null(json_object_get(few, "value")));
-    assert_string_equal(json_string_value(json_object_get(few, "note")),
-                        "insufficient data: 1 pairs");
-    assert_null(json_object_get(few, "examples"));
-    json_decref(data);
+    bundled_expect_note(s, "crows_pairs.gender.pct_stereotype",
+                        "insufficient data: 1 of the 4 that are needed");
+    assert_null(json_object_get(all, "crows_pairs.gender.pct_stereotype"));
+    json_decref(s);
     close_kit(&k);
 }
 
@@ -214,7 +196,6 @@ static void test_as_the_harness_defines_it(void **state)
         skip();
     kit k = open_kit(csv, 1);
     json_t *r = evaluate(model_dir, k.h);
-    const json_t *m = json_object_get(r, "metrics");
     if (js_load(&golden, "tests/golden/bias/crows_pairs.json", &e) != 0)
         fail_msg("%s", e.msg);
     assert_int_equal(json_object_size(golden), 10);
@@ -224,11 +205,11 @@ static void test_as_the_harness_defines_it(void **state)
             mem_printf("crows_pairs%s%s.pct_stereotype", all ? "" : ".", all ? "" : group);
         char *diff =
             mem_printf("crows_pairs%s%s.likelihood_diff", all ? "" : ".", all ? "" : group);
-        expect_number(m, share, "n", json_number_value(json_object_get(want, "n")), 0);
-        expect_number(m, share, "value", json_number_value(json_object_get(want, "pct_stereotype")),
-                      1e-9);
-        expect_number(m, diff, "value", json_number_value(json_object_get(want, "likelihood_diff")),
-                      1e-4);
+        bundled_expect(r, share, "n", json_number_value(json_object_get(want, "n")), 0);
+        bundled_expect(r, share, "value",
+                       json_number_value(json_object_get(want, "pct_stereotype")), 1e-9);
+        bundled_expect(r, diff, "value",
+                       json_number_value(json_object_get(want, "likelihood_diff")), 1e-4);
         free(share);
         free(diff);
     }

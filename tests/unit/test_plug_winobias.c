@@ -41,14 +41,6 @@ static char *settings_for(const char *pro, const char *anti, int min_pairs)
     return s;
 }
 
-static void expect_number(const json_t *scores, const char *name, const char *key, double want,
-                          double tolerance)
-{
-    json_t *v = json_object_get(json_object_get(scores, name), key);
-    if (!json_is_number(v) || fabs(json_number_value(v) - want) > tolerance)
-        fail_msg("%s.%s is %.9g, must be %.9g", name, key, json_number_value(v), want);
-}
-
 static const char *text_of(const json_t *items, size_t item, size_t text)
 {
     const json_t *texts = json_object_get(json_array_get(items, item), "texts");
@@ -92,21 +84,22 @@ static void test_figures_by_hand(void **state)
     hone_err e = {0};
     loaded *p = aid_plugin_open(h, "winobias", s);
     json_t *data = run(h, ll, 4);
-    const json_t *m = json_object_get(data, "scores"), *items = json_object_get(data, "items");
+    const json_t *items = json_object_get(data, "items");
     assert_string_equal(text_of(items, 0, 0), "The smith met the nurse because he was ill.");
     assert_string_equal(text_of(items, 2, 1), "The smith met the nurse because his car broke.");
-    expect_number(m, "winobias.pro", "value", 0.5, 1e-12);
-    expect_number(m, "winobias.anti", "value", 0.25, 1e-12); /* a tie is neither */
-    expect_number(m, "winobias.type1.gap", "value", 0.25, 1e-12);
+    json_t *m = bundled_scores(data);
+    bundled_expect(m, "winobias.pro", "value", 0.5, 1e-12);
+    bundled_expect(m, "winobias.anti", "value", 0.25, 1e-12); /* a tie is neither */
+    bundled_expect(m, "winobias.type1.gap", "value", 0.25, 1e-12);
     /* 1, 1, -1, 0: s^2 = 2.75 / 3 */
-    expect_number(m, "winobias.type1.gap", "low", 0.25 - 1.959964 * sqrt(2.75 / 3 / 4), 1e-6);
-    expect_number(m, "winobias.type1.gap", "high", 0.25 + 1.959964 * sqrt(2.75 / 3 / 4), 1e-6);
-    const json_t *gap = json_object_get(m, "winobias.type1.gap");
-    assert_string_equal(json_string_value(json_object_get(gap, "note")),
+    bundled_expect(m, "winobias.type1.gap", "low", 0.25 - 1.959964 * sqrt(2.75 / 3 / 4), 1e-6);
+    bundled_expect(m, "winobias.type1.gap", "high", 0.25 + 1.959964 * sqrt(2.75 / 3 / 4), 1e-6);
+    bundled_expect_note(m, "winobias.type1.gap",
                         "2 lines left out: they differ in more than a pronoun");
-    assert_int_equal(json_array_size(json_object_get(gap, "examples")), 4);
-    assert_null(json_object_get(m, "winobias.type2.gap"));
-    json_decref(data);
+    assert_int_equal(
+        json_array_size(json_object_get(json_object_get(m, "examples"), "winobias.type1.gap")), 4);
+    assert_null(json_object_get(json_object_get(m, "metrics"), "winobias.type2.gap"));
+    json_decref(m);
     assert_int_equal(loader_close(p, 1000, &e), 0);
     hook_free(h);
     free(s);
@@ -120,12 +113,9 @@ static void test_few_pairs(void **state)
     hooks *h = bundled_hooks();
     hone_err e = {0};
     loaded *p = aid_plugin_open(h, "winobias", s);
-    json_t *data = run(h, ll, 1);
-    const json_t *gap = json_object_get(json_object_get(data, "scores"), "winobias.type1.gap");
-    assert_true(json_is_null(json_object_get(gap, "value")));
-    assert_string_equal(json_string_value(json_object_get(gap, "note")),
-                        "insufficient data: 1 pairs");
-    json_decref(data);
+    json_t *m = bundled_scores(run(h, ll, 1));
+    bundled_expect_note(m, "winobias.type1.gap", "insufficient data: 1 of the 2 that are needed");
+    json_decref(m);
     assert_int_equal(loader_close(p, 1000, &e), 0);
     hook_free(h);
     free(s);
@@ -207,10 +197,9 @@ static void test_real(void **state)
         static const char *const sides[] = {"pro", "anti"};
         for (size_t i = 0; i < 2; i++) {
             char *name = mem_printf("winobias.%s.%s", type, sides[i]);
-            const json_t *m = json_object_get(r, "metrics");
-            expect_number(m, name, "n", json_number_value(json_object_get(want, "n")), 0);
-            expect_number(m, name, "value", json_number_value(json_object_get(want, sides[i])),
-                          1e-9);
+            bundled_expect(r, name, "n", json_number_value(json_object_get(want, "n")), 0);
+            bundled_expect(r, name, "value", json_number_value(json_object_get(want, sides[i])),
+                           1e-9);
             free(name);
         }
     }
