@@ -25,6 +25,7 @@ typedef struct entry {
     char *path;
     json_t *settings, *points;
     char *sha256, *signed_by;
+    double hang_seconds;
     bool pinned, bundled;
 } entry;
 
@@ -44,6 +45,9 @@ const conf_row extend_rows[] = {
      "Ed25519 public key (64 hex digits) whose signature lies in PATH.sig"},
     {"pinned", NULL, CONF_BOOL, AT(pinned), "true", 0, 0, NULL,
      "false: load it whatever it is, while you are writing it"},
+    {"hang_seconds", NULL, CONF_FLOAT, AT(hang_seconds), "10", 0, 86400, NULL,
+     "of a plugin in C: the seconds of computing (six times as many of waiting) after which a call is "
+     "given up and the plugin out for good; 0: never (default of what comes with the program)"},
     {NULL, NULL, CONF_STR, 0, NULL, 0, 0, NULL, NULL},
 };
 /* clang-format on */
@@ -75,6 +79,7 @@ typedef struct opening {
     const json_t *settings, *points;
     const char *dir, *state_dir;
     hooks *hooks;
+    double hang_seconds; /* 0: no limit */
 } opening;
 
 struct kind {
@@ -93,7 +98,8 @@ static int open_c(void **out, const opening *o, hone_err *e)
                            .settings = o->settings,
                            .points = o->points,
                            .dir = o->dir,
-                           .hooks = o->hooks};
+                           .hooks = o->hooks,
+                           .limit_ns = (int64_t)(o->hang_seconds * 1e9)};
     int rc = loader_open(&p, &a, e);
     *out = p;
     return rc;
@@ -253,6 +259,17 @@ static int check_points(const json_t *points, hone_err *e)
     return rc;
 }
 
+static int check_hang(entry *x, const json_t *given, hone_err *e)
+{
+    if (given != NULL && !extend_is_object(x->path))
+        return hone_fail(e, HONE_EINVAL,
+                         "hang_seconds is for plugins in C: a script has limits of "
+                         "its own");
+    if (given == NULL && x->bundled)
+        x->hang_seconds = 0;
+    return 0;
+}
+
 static int read_entry(entry *x, const json_t *v, hone_err *e)
 {
     *x = (entry){0};
@@ -268,7 +285,7 @@ static int read_entry(entry *x, const json_t *v, hone_err *e)
         rc = check_points(x->points, e);
     if (rc == 0 && is_name(x->path))
         rc = find_bundled(x, e);
-    return rc;
+    return rc == 0 ? check_hang(x, json_object_get(v, "hang_seconds"), e) : rc;
 }
 
 static void entry_free(entry *x)
@@ -346,7 +363,15 @@ static int open_entry(extend *x, const json_t *v, const char *config, const char
     if (rc == 0)
         rc = open_file(&f, &en, config, true, e);
     if (rc == 0) {
-        rc = open_part(x, &(opening){&f, en.settings, en.points, dir, state_dir, x->hooks}, e);
+        rc = open_part(x,
+                       &(opening){.file = &f,
+                                  .settings = en.settings,
+                                  .points = en.points,
+                                  .dir = dir,
+                                  .state_dir = state_dir,
+                                  .hooks = x->hooks,
+                                  .hang_seconds = en.hang_seconds},
+                       e);
         if (rc == 0)
             x->parts[x->n - 1].entry = json_incref((json_t *)(uintptr_t)v);
         if (rc == 0 && !en.pinned)
@@ -443,7 +468,8 @@ int extend_open_one(extend **out, const trust_file *f, const json_t *settings, h
 {
     extend *x = extend_new();
     char *dir = path_dir(f->path);
-    int rc = open_part(x, &(opening){f, settings, NULL, dir, NULL, x->hooks}, e);
+    int rc =
+        open_part(x, &(opening){.file = f, .settings = settings, .dir = dir, .hooks = x->hooks}, e);
     free(dir);
     *out = rc == 0 ? x : NULL;
     if (rc != 0)

@@ -15,7 +15,8 @@
  * many threads at once if the plugin says HONE_F_THREADSAFE, else the host takes turns. What a
  * hook may do belongs to the point: MODIFIED where nothing may be modified, or VETO where nothing
  * may be refused, is a failure, and its changes are dropped. A plugin that keeps failing, or is
- * late most of the time, is taken out for a while.
+ * late most of the time, is taken out for a while; one that does not come back, for good. Hooks,
+ * init and fini may each run on another thread.
  *
  * Stability. Structs begin with their size and only grow at their end; a plugin built against 1.0
  * loads in every later 1.x. A plugin that needs a newer minor than the host has is refused, with

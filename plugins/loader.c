@@ -7,6 +7,7 @@
 #include "core/base/mem.h"
 #include "core/base/version.h"
 #include "plugins/image.h"
+#include "plugins/runner.h"
 #include "plugins/settings.h"
 #include "plugins/value.h"
 
@@ -16,7 +17,9 @@
 #include <string.h>
 #include <time.h>
 
-enum { MAX_SUBSCRIPTIONS = 256, TURN_SECONDS = 2 };
+/* LEAST_NS: of a microsecond of a point's budget, ten times that. INIT_TIMES: a plugin may load
+ * much when it starts. */
+enum { MAX_SUBSCRIPTIONS = 256, TURN_SECONDS = 2, LEAST_NS = 10000, INIT_TIMES = 12 };
 
 /* One hook of a plugin. */
 typedef struct subscription {
@@ -34,9 +37,12 @@ struct loaded {
     json_t *settings;
     void *state;
     pthread_mutex_t turn; /* of a plugin that is not thread-safe */
+    runner *runner;       /* NULL: its calls have no limit */
+    int64_t limit_ns;
     subscription *subs[MAX_SUBSCRIPTIONS];
     size_t n_subs;
     bool in_init;
+    int init_rc;
     hone_err why; /* what init says */
 };
 
@@ -58,28 +64,59 @@ typedef struct plugin_call {
     value_call v;
     hone_batch batch;
     hone_logits logits;
+    float *values; /* of the view, as the plugin sees them */
+    const subscription *s;
+    int rc;
 } plugin_call;
+
+/* Of what the plugin may reach after its call was lost it has a copy, which is lost with it. */
+static void *shown(const plugin_call *c, const void *data, size_t n, size_t size)
+{
+    if (c->s->p->runner == NULL)
+        return (void *)(uintptr_t)data;
+    void *own = arena_alloc(c->v.memory, n * size + 1);
+    if (n > 0)
+        memcpy(own, data, n * size);
+    return own;
+}
+#define SHOWN(c, data, n) shown((c), (data), (size_t)(n), sizeof *(data))
 
 static void show_view(plugin_call *c, const hook_view *v)
 {
     const hook_batch *b = v->batch;
     const hook_logits *l = v->logits;
+    c->values = SHOWN(c, v->values, v->n_values);
     if (b != NULL) {
-        c->batch = (hone_batch){sizeof c->batch, 1,      b->ids,    b->mask, b->n, b->bound,
-                                b->n_examples,   b->row, v->values, b->step};
+        c->batch = (hone_batch){.size = sizeof c->batch,
+                                .version = 1,
+                                .ids = SHOWN(c, b->ids, b->n),
+                                .mask = SHOWN(c, b->mask, b->n),
+                                .n = b->n,
+                                .bound = SHOWN(c, b->bound, b->n_examples + 1),
+                                .n_examples = b->n_examples,
+                                .row = SHOWN(c, b->row, b->n_examples),
+                                .weight = c->values,
+                                .step = b->step};
         c->v.seen.batch = &c->batch;
     }
     if (l != NULL) {
-        c->logits = (hone_logits){
-            sizeof c->logits, 1,        v->values, v->n_values,
-            l->ids,           l->n_ids, l->step,   l->from_device ? HONE_LOGITS_FROM_DEVICE : 0u};
+        c->logits = (hone_logits){.size = sizeof c->logits,
+                                  .version = 1,
+                                  .row = c->values,
+                                  .vocab = v->n_values,
+                                  .ids = SHOWN(c, l->ids, l->n_ids),
+                                  .n_ids = l->n_ids,
+                                  .step = l->step,
+                                  .flags = l->from_device ? HONE_LOGITS_FROM_DEVICE : 0u};
         c->v.seen.logits = &c->logits;
     }
 }
 
-static void call_start(plugin_call *c, const subscription *s, const hook_call *call)
+static plugin_call *call_start(const subscription *s, const hook_call *call)
 {
     const hook_info *info = hook_describe(s->point);
+    plugin_call *c = mem_alloc(sizeof *c);
+    c->s = s;
     c->v.seen = (hone_call){.size = sizeof c->v.seen,
                             .version = 1,
                             .ctx = (hone_ctx *)(void *)s->p,
@@ -87,10 +124,17 @@ static void call_start(plugin_call *c, const subscription *s, const hook_call *c
                             .allows = allows(info),
                             .budget_us = info->budget_us,
                             .data = value_of(call->data)};
+    value_call_start(&c->v);
     if (call->view != NULL)
         show_view(c, call->view);
     c->v.deadline_ns = clock_mono_ns() + info->budget_us * 1000;
-    value_call_start(&c->v);
+    return c;
+}
+
+static void call_end(plugin_call *c)
+{
+    value_call_end(&c->v);
+    free(c);
 }
 
 /* Takes what the plugin left. A tree that holds itself, or is deeper than we read, is refused. */
@@ -131,6 +175,37 @@ static int answer(value_call *c, int rc, hook_call *call, hone_err *e)
     return hone_fail(e, HONE_EINVAL, "it answered %d, which means nothing", rc);
 }
 
+static void enter(void *arg)
+{
+    plugin_call *c = arg;
+    c->rc = c->s->fn(&c->s->p->host, &c->v.seen, c->s->user);
+}
+
+/* On this thread where there is no limit. */
+static int run_limited(const loaded *p, void (*fn)(void *arg), void *arg, int64_t least_ns,
+                       hone_err *e)
+{
+    if (p->runner != NULL)
+        return runner_call(p->runner, fn, arg, least_ns, e);
+    fn(arg);
+    return 0;
+}
+
+static bool is_lost(const loaded *p)
+{
+    return p->runner != NULL && runner_lost(p->runner) > 0;
+}
+
+/* Whatever the call has stays as it is from here on; its data are also held by our caller. */
+static int lose(const subscription *s, hook_call *call, hone_err *e)
+{
+    char why[200];
+    json_incref(call->data);
+    snprintf(why, sizeof why, "its call at %s %.150s", hook_describe(s->point)->name, e->msg);
+    hook_retire(s->p->hooks, s->p->d.name, why);
+    return hone_fail(e, HONE_ETIMEOUT, "%s: it is not called any more", why);
+}
+
 /* One that hangs must not hold the others for ever. */
 static int wait_turn(loaded *p)
 {
@@ -144,17 +219,22 @@ static int call_plugin(hook_call *call, void *user, hone_err *e)
 {
     const subscription *s = user;
     bool turns = (s->p->d.flags & HONE_F_THREADSAFE) == 0;
-    plugin_call c = {0};
     if (turns && wait_turn(s->p) != 0)
         return hone_fail(e, HONE_ETIMEOUT,
                          "another call of it has been running for %d s, and it is not thread-safe",
                          TURN_SECONDS);
-    call_start(&c, s, call);
-    int rc = s->fn(&s->p->host, &c.v.seen, s->user);
+    plugin_call *c = call_start(s, call);
+    int rc = run_limited(s->p, enter, c, hook_describe(s->point)->budget_us * LEAST_NS, e);
+    if (rc == HONE_ETIMEOUT)
+        return lose(s, call, e);
     if (turns)
         pthread_mutex_unlock(&s->p->turn);
-    rc = answer(&c.v, rc, call, e);
-    value_call_end(&c.v);
+    if (rc == 0 && call->view != NULL && call->view->n_values > 0 &&
+        c->values != call->view->values)
+        memcpy(call->view->values, c->values, call->view->n_values * sizeof *c->values);
+    if (rc == 0)
+        rc = answer(&c->v, c->rc, call, e);
+    call_end(c);
     return rc;
 }
 
@@ -283,9 +363,12 @@ static void fill_host(hone_host *h)
 
 /* ---- opening and closing ---- */
 
-/* Not the code: that stays. */
+/* Not the code: that stays; and nothing goes that a lost call may still reach. */
 static void loaded_free(loaded *p)
 {
+    if (is_lost(p))
+        return;
+    runner_free(p->runner);
     for (size_t i = 0; i < p->n_subs; i++)
         free(p->subs[i]);
     json_decref(p->settings);
@@ -293,15 +376,37 @@ static void loaded_free(loaded *p)
     free(p);
 }
 
+static void enter_init(void *arg)
+{
+    loaded *p = arg;
+    p->init_rc = p->d.init(&p->host, (hone_ctx *)(void *)p);
+}
+
+static void enter_fini(void *arg)
+{
+    loaded *p = arg;
+    p->d.fini(&p->host, (hone_ctx *)(void *)p);
+}
+
 static int start(loaded *p, hone_err *e)
 {
     p->in_init = true;
-    int rc = p->d.init(&p->host, (hone_ctx *)(void *)p);
+    int rc = run_limited(p, enter_init, p, INIT_TIMES * p->limit_ns, e);
+    if (rc != 0)
+        return hone_fail_at(e, "init");
     p->in_init = false;
-    if (rc == 0)
+    if (p->init_rc == 0)
         return 0;
     return hone_fail(e, p->why.code != 0 ? p->why.code : HONE_EINVAL, "init failed: %s",
                      p->why.msg[0] != '\0' ? p->why.msg : "no reason given");
+}
+
+static int finish(loaded *p, hone_err *e)
+{
+    if (p->d.fini == NULL)
+        return 0;
+    int rc = run_limited(p, enter_fini, p, 0, e);
+    return rc == 0 ? 0 : hone_fail_at(e, "fini");
 }
 
 static json_t *about(const loaded *p, const trust_file *f)
@@ -326,6 +431,8 @@ int loader_open(loaded **out, const loader_args *a, hone_err *e)
     loaded *p = mem_alloc(sizeof *p);
     pthread_mutex_init(&p->turn, NULL);
     p->hooks = a->hooks;
+    p->limit_ns = a->limit_ns;
+    p->runner = a->limit_ns > 0 ? runner_new(a->limit_ns) : NULL;
     *out = NULL;
     fill_host(&p->host);
     int rc = image_open(&p->d, a->file, e);
@@ -338,8 +445,8 @@ int loader_open(loaded **out, const loader_args *a, hone_err *e)
         rc = start(p, e);
     if (rc == 0) {
         rc = subscribe(p, a, e);
-        if (rc != 0 && p->d.fini != NULL)
-            p->d.fini(&p->host, (hone_ctx *)(void *)p);
+        if (rc != 0)
+            finish(p, NULL);
     }
     if (rc != 0) {
         rc = hone_fail_at(e, "plugin %s %s", p->d.name, p->d.version);
@@ -355,10 +462,12 @@ int loader_close(loaded *p, int timeout_ms, hone_err *e)
     if (p == NULL)
         return 0;
     int rc = hook_off(p->hooks, p->d.name, timeout_ms, e);
+    if (rc == 0 && is_lost(p))
+        rc = hone_fail(e, HONE_ETIMEOUT, "a call of it never came back: it stays in memory");
+    if (rc == 0)
+        rc = finish(p, e);
     if (rc != 0)
         return hone_fail_at(e, "plugin %s %s", p->d.name, p->d.version);
-    if (p->d.fini != NULL)
-        p->d.fini(&p->host, (hone_ctx *)(void *)p);
     loaded_free(p);
     return 0;
 }

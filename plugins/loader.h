@@ -15,6 +15,11 @@ typedef struct loader_args {
     const json_t *points;   /* array of names: only these hook points; NULL: all */
     const char *dir; /* what settings of type PATH are relative to; NULL: working directory */
     hooks *hooks;
+    /* What one call may take of the processor, and at least ten times what its point gives; init
+     * twelve times as much. 0: no limit, and no thread of its own for it. A call that does not come
+     * back is lost: it fails with ETIMEOUT, the plugin is not called any more (hook_retire), and
+     * stays in memory. It sees copies, so that what it may still write to is nobody else's. */
+    int64_t limit_ns;
 } loader_args;
 
 /* Every error begins with the file, or with the plugin's name and version once they are known:
@@ -22,8 +27,8 @@ typedef struct loader_args {
  * what conf_apply says of the settings, and what the plugin's init says. */
 int loader_open(loaded **out, const loader_args *a, hone_err *e);
 
-/* ETIMEOUT: a call is still running after timeout_ms. Its subscriptions are gone in any case, but
- * then fini was not called and the plugin's memory stays. NULL is a no-op. */
+/* ETIMEOUT: a call is still running after timeout_ms, or was lost, or fini does not come back. Its
+ * subscriptions are gone in any case, but the plugin's memory stays. NULL is a no-op. */
 int loader_close(loaded *p, int timeout_ms, hone_err *e);
 
 const hone_descriptor *loader_descriptor(const loaded *p);

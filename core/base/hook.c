@@ -288,7 +288,7 @@ static int run(hooks *h, const subscriber *s, hook_call *call, bool *stop, hone_
     hone_err own = {0};
     owner *o = s->lease->owner;
     hook_point p = call->point;
-    if (infos[p].breaker && !owner_is_in(o))
+    if (!owner_may(o, p))
         return owner_refusal(h, o, p, e);
     atomic_fetch_add(&o->at[p].calls, 1);
     atomic_fetch_add(&o->calls, 1);

@@ -130,6 +130,11 @@ hook_breaker hook_breaker_default(void);
 /* Before emissions begin. */
 void hook_set_breaker(hooks *h, const hook_breaker *b);
 
+/* Takes an owner out for good, at every point and whatever its row says: it is not called any more.
+ * Where the point fails closed, emissions fail from now on and say why; elsewhere it is passed
+ * over. Reports and manifests say so under "retired". May be called from within its calls. */
+void hook_retire(hooks *h, const char *owner, const char *why);
+
 /* Looks for calls that hang, logs each once and takes their owners out. To be called now and then
  * by a thread that runs no hooks. */
 void hook_watch(hooks *h);

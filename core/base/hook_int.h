@@ -28,6 +28,7 @@ typedef struct owner {
     bool too_many_counters;
 
     atomic_int_fast64_t out_until; /* monotonic ns; 0: in */
+    atomic_bool retired;           /* out for good, at every point */
     atomic_uint_fast64_t calls;
     int64_t window_start; /* the rest under hooks.lock */
     uint64_t calls_before;
@@ -88,8 +89,8 @@ struct hooks {
 owner *owner_get(hooks *h, const char *name); /* found or made */
 owner *owner_find(const hooks *h, const char *name);
 
-/* Whether the owner may be asked now; else its failure at this point. */
-bool owner_is_in(const owner *o);
+/* Whether the owner may be asked at this point now; else its failure there. */
+bool owner_may(const owner *o, hook_point p);
 int owner_refusal(hooks *h, owner *o, hook_point p, hone_err *e);
 /* Counts against the breaker. */
 void owner_failed(hooks *h, owner *o, hook_point p, const char *why);

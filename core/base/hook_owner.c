@@ -57,10 +57,15 @@ void hook_set_breaker(hooks *h, const hook_breaker *b)
     h->breaker = *b;
 }
 
-bool owner_is_in(const owner *o)
+static bool is_out(const owner *o)
 {
     int64_t until = atomic_load(&o->out_until);
-    return until == 0 || until <= clock_mono_ns();
+    return atomic_load(&o->retired) || (until != 0 && until > clock_mono_ns());
+}
+
+bool owner_may(const owner *o, hook_point p)
+{
+    return hook_describe(p)->breaker ? !is_out(o) : !atomic_load(&o->retired);
 }
 
 int owner_refusal(hooks *h, owner *o, hook_point p, hone_err *e)
@@ -77,11 +82,22 @@ int owner_refusal(hooks *h, owner *o, hook_point p, hone_err *e)
 /* Under the lock. */
 static void take_out(hooks *h, owner *o, hook_point p, int64_t until, const char *why)
 {
+    if (atomic_load(&o->retired))
+        return;
     snprintf(o->why_out, sizeof o->why_out, "%s", why);
     o->window_start = 0;
     if (atomic_exchange(&o->out_until, until) == 0)
         log_error("hook", "%s: %s is out for %lld s: %s", hook_describe(p)->name, o->name,
                   (long long)(h->breaker.window_ms / 1000), why);
+}
+
+void hook_retire(hooks *h, const char *name, const char *why)
+{
+    pthread_mutex_lock(&h->lock);
+    owner *o = owner_get(h, name);
+    if (!atomic_exchange(&o->retired, true))
+        snprintf(o->why_out, sizeof o->why_out, "%s", why);
+    pthread_mutex_unlock(&h->lock);
 }
 
 static int64_t after_window(const hooks *h)
@@ -202,6 +218,7 @@ int hook_about(hooks *h, const char *name, json_t *about, const json_t *points, 
         json_decref(o->about);
         o->about = about;
         o->announced = true;
+        atomic_store(&o->retired, false);
         for (int p = 0; p < HOOK_N_POINTS; p++)
             o->barred[p] = points != NULL && !is_listed(points, hook_describe((hook_point)p)->name);
     }
@@ -274,7 +291,7 @@ static void each_point(const hooks *h, const owner *o, void (*fn)(const hook_row
                        void *user)
 {
     for (int p = 0; p < HOOK_N_POINTS; p++) {
-        hook_row row = {o->name, (hook_point)p, listens(h, o, (hook_point)p), !owner_is_in(o),
+        hook_row row = {o->name, (hook_point)p, listens(h, o, (hook_point)p), is_out(o),
                         read_tally(&o->at[p])};
         if (row.listens || row.stats.calls > 0)
             fn(&row, user);
@@ -327,6 +344,8 @@ static json_t *about_owner(const owner *o)
     json_t *one = json_pack("{s:s}", "name", o->name);
     if (o->about != NULL)
         json_object_update(one, o->about);
+    if (atomic_load(&o->retired))
+        json_object_set_new(one, "retired", json_string(o->why_out));
     return one;
 }
 

@@ -3,8 +3,9 @@
  * A training step and a served request of the embedded model are timed with an empty table; how
  * many emissions each makes is counted in runs with a subscriber at every point, in turn with the
  * others. An emission that nobody hears is timed twice: again and again, and with the table out of
- * the caches, which is what the percentage is made of. The last figures say what those subscribers
- * cost, which do nothing. */
+ * the caches, which is what the percentage is made of. The figures below it say what those
+ * subscribers cost, which do nothing. At the end, what a limit (hang_seconds) costs a call of a
+ * plugin in C. */
 #include "adapters/tune.h"
 #include "core/base/clock.h"
 #include "core/base/file.h"
@@ -12,14 +13,17 @@
 #include "core/base/log.h"
 #include "core/base/mem.h"
 #include "core/base/yaml.h"
+#include "plugins/loader.h"
 #include "serve/http/http_server.h"
 #include "tests/bench/bench.h"
 #include "tests/unit/aid_http.h"
 
+#include <limits.h>
 #include <sodium.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 enum { ROUNDS = 5, STEPS = 8, REQUESTS = 20, ANSWER = 16, PASSES = 1000, COLD = 64 << 20 };
 
@@ -255,6 +259,47 @@ static void bench_serving(const char *root, const char *dir, double each)
     stop(&a);
 }
 
+/* ---- a call with a limit ---- */
+
+static loaded *open_trim(hooks *h, int64_t limit_ns)
+{
+    char self[PATH_MAX] = "";
+    hone_err e = {0};
+    trust_file f;
+    loaded *p;
+    if (readlink("/proc/self/exe", self, sizeof self - 1) <= 0)
+        abort();
+    for (int up = 0; up < 3; up++) /* build/tests/bench/bench_x */
+        *strrchr(self, '/') = '\0';
+    char *path = mem_printf("%s/plugins/trim.so", self);
+    check(trust_open(&f, NULL, path, &e), &e);
+    check(loader_open(&p, &(loader_args){.file = &f, .hooks = h, .limit_ns = limit_ns}, &e), &e);
+    trust_close(&f);
+    free(path);
+    return p;
+}
+
+static void normalize(void *arg)
+{
+    hone_err e = {0};
+    json_t *data = json_pack("{s:s}", "text", " Turn it on, and wait for the light. ");
+    check(hook_emit(arg, HOOK_DATA_NORMALIZE, &data, &e), &e);
+    json_decref(data);
+}
+
+static void bench_limit(void)
+{
+    hone_err e = {0};
+    hooks *free_run = hook_new(), *limited = hook_new();
+    loaded *a = open_trim(free_run, 0), *b = open_trim(limited, INT64_C(10000000000));
+    bench("trim, a text", 1, "calls", normalize, free_run);
+    bench("the same with a limit", 1, "calls", normalize, limited);
+    check(loader_close(a, 1000, &e), &e);
+    check(loader_close(b, 1000, &e), &e);
+    hook_free(free_run);
+    hook_free(limited);
+}
+
 int main(int argc, char **argv)
 {
     const char *root = argc > 1 ? argv[1] : ".";
@@ -273,6 +318,7 @@ int main(int argc, char **argv)
     hook_free(h);
     bench_training(root, dir, each);
     bench_serving(root, dir, each);
+    bench_limit();
     check(dir_remove(dir, &e), &e);
     return 0;
 }

@@ -88,6 +88,61 @@ grep -Eq '^chars +[0-9.]+  \[' log || fail "no interval: $(cat log)"
 grep -Eq '^chars .*score' log || fail "no comparison: $(cat log)"
 has report.json '"name": "words"'
 
+# ---- one that never comes back: training goes on without it, or ends with a message
+"$HONE" plugin new stuck || fail "new stuck"
+cat >stuck/stuck.c <<'END'
+#include <hone_plugin.h>
+
+static volatile int for_ever = 1;
+
+static int loop(const hone_host *h, hone_call *call, void *user)
+{
+    (void)h;
+    (void)call;
+    (void)user;
+    while (for_ever)
+        ;
+    return HONE_CONTINUE;
+}
+
+static int start(const hone_host *h, hone_ctx *cx)
+{
+    return h->on(cx, h->string(h->get(h->settings(cx), "at"), NULL), 0, loop, NULL);
+}
+
+static const hone_setting settings[] = {
+    {"at", HONE_SET_STRING, 0, NULL, 0, 0, NULL, "where"},
+};
+static const hone_descriptor stuck = {HONE_DESCRIPTOR(HONE_F_THREADSAFE, 0), "stuck", "1.0.0",
+                                      "Apache-2.0", "hangs", HONE_SETTINGS(settings), start, NULL};
+HONE_PLUGIN(stuck)
+END
+make -s -C stuck HONE="$HONE" || fail "stuck does not build"
+# hang POINT: settings with a plugin that hangs there; the others are as in run.yaml
+hang() {
+    sed "s/^output_dir: .*/output_dir: $1/" run.yaml
+    printf '  - {path: stuck/stuck.so, pinned: false, hang_seconds: 0.1, settings: {at: %s}}\n' "$1"
+}
+for point in data.normalize train.step; do
+    hang $point >hang.yaml
+    "$HONE" train hang.yaml >log 2>err || fail "$point: $(cat err)"
+    has err "$point: stuck failed: its call at $point did not come back within"
+    has log "plugin       stuck $point: 1 calls, 0 modified, 0 refused, 1 failed"
+    cmp -s out/adapter_model.safetensors $point/adapter_model.safetensors ||
+        fail "$point: another adapter came of it"
+    has $point/hone_manifest.json '"retired": "its call at '
+done
+hang data.filter >hang.yaml
+"$HONE" train hang.yaml >log 2>err && fail "trained on what nobody has filtered"
+has err "data.filter: stuck failed: its call at data.filter did not come back within"
+hang eval.metric >hang.yaml
+"$HONE" eval --model "$top/examples/model" --limit 2 --metrics perplexity --plugins hang.yaml \
+    --data "$top/examples/support/holdout.jsonl" >log 2>&1 && fail "evaluated without its metric"
+has log "eval.metric: stuck failed: its call at eval.metric did not come back within"
+sed -i 's/  - words.lua/  - {path: words.lua, hang_seconds: 1}/' hang.yaml
+"$HONE" train hang.yaml 2>err && fail "a limit for a script"
+has err "hang_seconds is for plugins in C"
+
 # ---- one that refuses a merge
 cat >gate.lua <<'END'
 plugin {name = 'gate', version = '1.0.0', summary = 'never'}

@@ -3,6 +3,7 @@
 
 #include <pthread.h>
 #include <stdlib.h>
+#include <time.h>
 #include <unistd.h>
 
 static const char *mode_of(const hone_host *h, hone_ctx *cx)
@@ -16,20 +17,52 @@ static int is(const char *mode, const char *what)
 }
 
 static volatile int for_ever = 1;
+static volatile int64_t n_calls;
 static int *volatile nowhere;
 static void
     *volatile kept[1 << 18]; /* what leaks is still known, so that only the counting finds it */
 static size_t n_kept;
 
+/* Seconds of this thread. */
+static double computed(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+    return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
+}
+
+/* Writes to all that it was given, for two seconds. */
+static void scribble(const hone_host *h, hone_call *call)
+{
+    size_t len = 0;
+    const char *text = hone_get_string(h, call->data, "text", &len);
+    double end = computed() + 2;
+    while (computed() < end)
+        for (int i = 0; i < 1000000; i++) {
+            if (len > 0)
+                ((volatile char *)(uintptr_t)text)[(size_t)i % len] = 'x';
+            if (call->batch != NULL)
+                ((volatile float *)call->batch->weight)[(uint64_t)i % call->batch->n_examples] = -1;
+            if (call->batch != NULL)
+                ((volatile int32_t *)(uintptr_t)call->batch->ids)[(uint64_t)i % call->batch->n] = 0;
+        }
+}
+
 static int misbehave(const hone_host *h, hone_call *call, void *user)
 {
     const char *mode = user;
+    if (n_calls++ < h->integer(h->get(h->settings(call->ctx), "after"), 0))
+        return HONE_CONTINUE;
     if (is(mode, "crash"))
         *nowhere = 1;
     if (is(mode, "exit"))
         exit(0);
     while (is(mode, "loop") && for_ever)
         ;
+    if (is(mode, "scribble"))
+        scribble(h, call);
+    if (is(mode, "wait"))
+        sleep(2);
     while (is(mode, "polite_loop"))
         if (h->late(call))
             return h->error(call, "gave up");
@@ -81,6 +114,8 @@ static int start(const hone_host *h, hone_ctx *cx)
     pthread_t t;
     if (is(mode, "crash_init"))
         *nowhere = 1;
+    if (is(mode, "wait_init"))
+        sleep(2);
     if (is(mode, "init_error"))
         return h->init_error(cx, "no licence for %s", "this");
     if (is(mode, "no_point"))
@@ -92,11 +127,20 @@ static int start(const hone_host *h, hone_ctx *cx)
     /* veto and modify where the point does not allow them */
     if (is(mode, "veto") || is(mode, "take") || is(mode, "knot"))
         return h->on(cx, "eval.metric", 0, misbehave, (void *)(uintptr_t)mode);
-    return h->on(cx, "data.filter", 0, misbehave, (void *)(uintptr_t)mode);
+    return h->on(cx, h->string(h->get(h->settings(cx), "at"), NULL), 0, misbehave,
+                 (void *)(uintptr_t)mode);
+}
+
+static void end(const hone_host *h, hone_ctx *cx)
+{
+    if (is(mode_of(h, cx), "wait_fini"))
+        sleep(2);
 }
 
 static const hone_setting settings[] = {
     {"mode", HONE_SET_STRING, 0, "nothing", 0, 0, NULL, "what it does wrong"},
+    {"at", HONE_SET_STRING, 0, "data.filter", 0, 0, NULL, "where"},
+    {"after", HONE_SET_INT, 0, "0", 0, 1000000, NULL, "calls that go well before that"},
 };
 
 static const hone_descriptor bad = {HONE_DESCRIPTOR(HONE_F_THREADSAFE, 0),
@@ -106,5 +150,5 @@ static const hone_descriptor bad = {HONE_DESCRIPTOR(HONE_F_THREADSAFE, 0),
                                     "does what one should not",
                                     HONE_SETTINGS(settings),
                                     start,
-                                    NULL};
+                                    end};
 HONE_PLUGIN(bad)

@@ -39,24 +39,33 @@ char *aid_plugin_copy(const char *dir, const char *name)
     return to;
 }
 
-loaded *aid_plugin_open(hooks *h, const char *name, const char *settings)
+int aid_plugin_try(loaded **out, hooks *h, const char *name, const char *settings, int limit_ms,
+                   hone_err *e)
 {
-    hone_err e = {0};
     trust_file f;
-    loaded *p;
     json_t *given = NULL;
     char *dir = aid_dir(), *path = aid_plugin_copy(dir, name);
     if (settings != NULL)
-        assert_int_equal(js_parse(&given, settings, strlen(settings), &e), 0);
-    int rc = trust_open(&f, NULL, path, &e);
-    if (rc == 0)
-        rc = loader_open(&p, &(loader_args){.file = &f, .settings = given, .hooks = h}, &e);
-    if (rc != 0)
-        fail_msg("%s", e.msg);
+        assert_int_equal(js_parse(&given, settings, strlen(settings), e), 0);
+    assert_int_equal(trust_open(&f, NULL, path, e), 0);
+    int rc = loader_open(
+        out,
+        &(loader_args){
+            .file = &f, .settings = given, .hooks = h, .limit_ns = limit_ms * INT64_C(1000000)},
+        e);
     trust_close(&f);
     json_decref(given);
     free(path);
     aid_dir_remove(dir);
+    return rc;
+}
+
+loaded *aid_plugin_open(hooks *h, const char *name, const char *settings)
+{
+    hone_err e = {0};
+    loaded *p;
+    if (aid_plugin_try(&p, h, name, settings, 0, &e) != 0)
+        fail_msg("%s", e.msg);
     return p;
 }
 
