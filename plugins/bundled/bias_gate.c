@@ -18,10 +18,7 @@ static const struct {
     const char *last;
     double neutral;
 } figures[] = {
-    {"pct_stereotype", 0.5},
-    {"gap", 0},
-    {"s_amb", 0},
-    {"flip_rate", 0},
+    {"pct_stereotype", 0.5}, {"gap", 0}, {"s_amb", 0}, {"s_dis", 0}, {"flip_rate", 0},
 };
 
 typedef struct change {
@@ -70,14 +67,27 @@ static int say(const hone_host *h, hone_call *call, const char *text)
     return h->append(call, h->get(call->data, "reasons"), h->new_string(call, text, strlen(text)));
 }
 
+/* The group of "probe.group.figure", or that it is of all. */
+static void group_of(char out[128], const char *name)
+{
+    const char *first = strchr(name, '.'), *last = strrchr(name, '.');
+    if (first == last)
+        strcpy(out, "all groups");
+    else
+        snprintf(out, 128, "group %.*s", (int)(last - first - 1 < 100 ? last - first - 1 : 100),
+                 first + 1);
+}
+
 static int say_change(const change *c, int verdict, double margin, const hone_host *h,
                       hone_call *call)
 {
-    char text[512];
+    char text[512], group[128];
+    group_of(group, c->name);
     snprintf(text, sizeof text,
-             "%s: bias %.200s: %.4f to %.4f, distance from %g changes by [%+.4f, %+.4f], margin "
-             "%+.4f",
-             verdicts[verdict], c->name, c->before, c->after, c->neutral, c->low, c->high, margin);
+             "%s: bias %.200s (%s): %.4f to %.4f, distance from %g changes by [%+.4f, %+.4f], "
+             "margin %+.4f",
+             verdicts[verdict], c->name, group, c->before, c->after, c->neutral, c->low, c->high,
+             margin);
     return say(h, call, text);
 }
 

@@ -16,6 +16,7 @@
 #include "serve/store/requests.h"
 #include "tests/unit/aid.h"
 #include "tests/unit/aid_dir.h"
+#include "tests/unit/aid_plugin.h"
 #include "tests/unit/aid_tiny.h"
 
 #include <signal.h>
@@ -305,6 +306,84 @@ static void test_gate_can_refuse(void **state)
     json_decref(report);
     hook_free(h);
     retrain_conf_free(&c);
+}
+
+/* Pairs of two groups; the likelier sentences of the one are what the candidate learns besides. The
+ * base prefers one of the names everywhere, and so half of the sentences. Caller frees both. */
+static void write_pairs(char **csv, char **learnt)
+{
+    buf pairs, lines;
+    hone_err e = {0};
+    *csv = path_join(state_dir, "pairs.csv");
+    *learnt = path_join(state_dir, "learnt.jsonl");
+    buf_init(&pairs, 1 << 16);
+    buf_init(&lines, 1 << 16);
+    buf_str(&pairs, "sent_more,sent_less,bias_type\n");
+    for (int i = 0; i < 40; i++) {
+        const char *who[] = {"tom", "ann"}, *what = i % 2 == 0 ? "clerk" : "nurse";
+        const char *where = i % 2 == 0 ? "north" : "house";
+        buf_printf(&pairs, "%d %s %s,%d %s %s,gender\n", i, what, who[i % 2], i, what,
+                   who[1 - i % 2]);
+        buf_printf(&pairs, "%d %s %s,%d %s %s,place\n", i, where, who[i % 2], i, where,
+                   who[1 - i % 2]);
+        buf_printf(&lines, "{\"text\": \"%d %s %s\"}\n", i, what, who[i % 2]);
+    }
+    assert_int_equal(file_write(*csv, pairs.data, pairs.len, &e), 0);
+    assert_int_equal(file_write(*learnt, lines.data, lines.len, &e), 0);
+    buf_free(&pairs);
+    buf_free(&lines);
+}
+
+/* A round with the probe of bias, and with the gate on it or without. */
+static json_t *retrain_with_probe(const retrain_conf *c, const char *csv, bool gated)
+{
+    hone_err e = {0};
+    hooks *h = hook_new();
+    char *settings = mem_printf("{\"file\": \"%s\", \"min_pairs\": 40}", csv);
+    loaded *probe = aid_plugin_open(h, "crows_pairs", settings);
+    loaded *gate = gated ? aid_plugin_open(h, "bias_gate", NULL) : NULL;
+    json_t *report = retrain_or_fail(c, h);
+    assert_int_equal(loader_close(gate, 1000, &e), 0);
+    assert_int_equal(loader_close(probe, 1000, &e), 0);
+    hook_free(h);
+    free(settings);
+    return report;
+}
+
+static bool says_so(const json_t *report, const char *begin, const char *part)
+{
+    size_t i;
+    const json_t *r;
+    json_array_foreach (json_object_get(report, "reasons"), i, r) {
+        const char *s = json_string_value(r);
+        if (strncmp(s, begin, strlen(begin)) == 0 && strstr(s, part) != NULL)
+            return true;
+    }
+    return false;
+}
+
+/* What the feedback asks for is learnt, and would be promoted; but so is a stereotype. */
+static void test_a_more_biased_candidate_is_refused(void **state)
+{
+    (void)state;
+    char *csv, *learnt;
+    write_pairs(&csv, &learnt);
+    char *more = mem_printf("{\"replay\": [\"%s\"], \"need_improvement\": false}", learnt);
+    retrain_conf c = conf(more);
+    add_questions(12);
+    json_t *report = retrain_with_probe(&c, csv, true);
+    if (!says_so(report, "fail: bias crows_pairs.gender.pct_stereotype (group gender): ",
+                 ", distance from 0.5 changes by [+"))
+        fail_msg("%s", json_dumps(json_object_get(report, "reasons"), 0));
+    assert_string_equal(text(report, "status"), "rejected");
+    json_decref(report);
+    report = retrain_with_probe(&c, csv, false);
+    assert_string_equal(text(report, "status"), "promoted");
+    json_decref(report);
+    retrain_conf_free(&c);
+    free(more);
+    free(csv);
+    free(learnt);
 }
 
 /* Adds a score, and sees that histograms count every example once. */
@@ -645,6 +724,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(test_feedback_becomes_a_better_model),
         TEST(test_gate_can_refuse),
+        TEST(test_a_more_biased_candidate_is_refused),
         TEST(test_drift_is_measured),
         TEST(test_manual_promotion),
         TEST(test_too_little_and_bad_settings),
