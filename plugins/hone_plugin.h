@@ -137,7 +137,8 @@ struct hone_host {
 
     /* At any time, on any thread. */
     void (*log)(hone_ctx *cx, int level, const char *fmt, ...) HONE_PRINTF(3, 4);
-    /* Adds to a counter of the plugin's own, shown in /metrics and in the report of a run. */
+    /* Adds to a counter of the plugin's own, shown in /metrics and in the report of a run. It only
+     * rises. At most 64 names, each 1 to 63 bytes of UTF-8 without controls. */
     void (*count)(hone_ctx *cx, const char *name, double add);
     /* The settings, an object with every setting of the descriptor in it (defaults filled in). */
     const hone_value *(*settings)(hone_ctx *cx);

@@ -150,8 +150,9 @@ int hook_about(hooks *h, const char *owner, json_t *about, const json_t *points,
  */
 void hook_about_again(hooks *h, const char *owner, json_t *about);
 
-/* Adds to a counter of the owner's own. At most 64 names of at most 63 bytes an owner; what is
- * beyond is dropped and logged once. */
+/* Adds to a counter of the owner's own, which only rises. At most 64 names an owner, each of 1 to
+ * 63 bytes of UTF-8 without controls; what is beyond, or is no finite number from 0 on, is dropped
+ * and logged once. */
 void hook_count(hooks *h, const char *owner, const char *name, double add);
 
 typedef struct hook_row {

@@ -25,7 +25,7 @@ typedef struct owner {
     tally at[HOOK_N_POINTS];
     counter counters[HOOK_MAX_COUNTERS];
     size_t n_counters;
-    bool too_many_counters;
+    bool told_counters; /* that one was dropped */
 
     atomic_int_fast64_t out_until; /* monotonic ns; 0: in */
     atomic_bool retired;           /* out for good, at every point */

@@ -3,7 +3,9 @@
 #include "core/base/hook_int.h"
 #include "core/base/log.h"
 #include "core/base/mem.h"
+#include "core/base/utf8.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -235,20 +237,36 @@ void hook_about_again(hooks *h, const char *name, json_t *about)
     pthread_mutex_unlock(&h->lock);
 }
 
-static counter *counter_get(owner *o, const char *name)
+/* It becomes a label in /metrics and a key in reports. */
+static bool is_counter_name(const char *name)
 {
+    size_t n = strlen(name);
+    for (size_t i = 0; i < n; i++)
+        if ((unsigned char)name[i] < 0x20 || name[i] == 0x7f)
+            return false;
+    return n > 0 && n <= HOOK_MAX_COUNTER_NAME && utf8_valid(name, n) == n;
+}
+
+static counter *counter_dropped(owner *o, const char *name)
+{
+    if (!o->told_counters)
+        log_warn("hook",
+                 "%s: counter '%.80s' dropped: at most %d counters, each with a name of 1 to %d "
+                 "bytes of UTF-8 without controls, and they only rise",
+                 o->name, name, HOOK_MAX_COUNTERS, HOOK_MAX_COUNTER_NAME);
+    o->told_counters = true;
+    return NULL;
+}
+
+static counter *counter_get(owner *o, const char *name, double add)
+{
+    if (!(add >= 0) || isinf(add))
+        return counter_dropped(o, name);
     for (size_t i = 0; i < o->n_counters; i++)
         if (strcmp(o->counters[i].name, name) == 0)
             return &o->counters[i];
-    if (o->n_counters == HOOK_MAX_COUNTERS || strlen(name) > HOOK_MAX_COUNTER_NAME) {
-        if (!o->too_many_counters)
-            log_warn("hook",
-                     "%s: counter '%.80s' dropped: at most %d counters with names of at "
-                     "most %d bytes",
-                     o->name, name, HOOK_MAX_COUNTERS, HOOK_MAX_COUNTER_NAME);
-        o->too_many_counters = true;
-        return NULL;
-    }
+    if (o->n_counters == HOOK_MAX_COUNTERS || !is_counter_name(name))
+        return counter_dropped(o, name);
     counter *c = &o->counters[o->n_counters++];
     c->name = mem_strdup(name);
     return c;
@@ -257,7 +275,7 @@ static counter *counter_get(owner *o, const char *name)
 void hook_count(hooks *h, const char *name, const char *what, double add)
 {
     pthread_mutex_lock(&h->lock);
-    counter *c = counter_get(owner_get(h, name), what);
+    counter *c = counter_get(owner_get(h, name), what, add);
     if (c != NULL)
         c->value += add;
     pthread_mutex_unlock(&h->lock);

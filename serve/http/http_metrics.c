@@ -7,7 +7,7 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { MAX_TEXT = 1 << 20 };
+enum { MAX_TEXT = 16 << 20 }; /* 256 plugins with 64 counters each */
 
 typedef struct numbers {
     engine_stats engine;

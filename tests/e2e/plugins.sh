@@ -173,6 +173,7 @@ static int shout(const hone_host *h, hone_call *call, void *user)
     for (size_t i = 0; i < n; i++)
         up[i] = text[i] >= 'a' && text[i] <= 'z' ? (char)(text[i] - 32) : text[i];
     hone_set_string(h, call, message, "content", up, n);
+    h->count(call->ctx, "letters \"up\"", (double)n);
     return HONE_MODIFIED;
 }
 
@@ -207,8 +208,8 @@ plugins:
 END
 word() {
     printf "plugin {name = 'mark', version = '1.0.0', summary = 'marks'}\n" >words2.lua
-    printf "on('serve.prompt', function(text) host.log('info', 'mark %s') return text end)\n" "$1" \
-        >>words2.lua
+    printf "on('serve.prompt', function(text) host.counter('seen', 1)\n" >>words2.lua
+    printf "host.log('info', 'mark %s') return text end)\n" "$1" >>words2.lua
 }
 word one
 "$HONE" serve hone.yaml 2>err && fail "served with an unapproved plugin"
@@ -238,6 +239,9 @@ curl -s "$url/metrics" >metrics
 has metrics 'hone_plugin_calls_total{plugin="caps",hook="serve.prompt"} 2'
 has metrics 'hone_plugin_vetoes_total{plugin="caps",hook="serve.prompt"} 1'
 has metrics 'hone_plugin_modified_total{plugin="caps",hook="serve.response"} 1'
+has metrics 'hone_plugin_counter_total{plugin="mark",name="seen"} 1'
+grep counter_total metrics >counts
+grep -Eq 'plugin="caps",name="letters \\"up\\""\} [1-9][0-9]*$' counts || fail "$(cat counts)"
 # A script is changed while it runs; one that nobody approved is not.
 wait_for() { for _ in $(seq 100); do grep -qF -- "$1" server.log && return; sleep 0.1; done
              fail "the server does not say '$1': $(tail -n 5 server.log)"; }

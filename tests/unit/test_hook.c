@@ -3,6 +3,7 @@
 #include "core/base/mem.h"
 #include "tests/unit/aid.h"
 
+#include <math.h>
 #include <pthread.h>
 #include <sched.h>
 #include <stdatomic.h>
@@ -559,6 +560,15 @@ static void test_what_is_told_of_owners(void **state)
     assert_string_equal(text, "a serve.prompt 00 1;b train.step 10 0;b serve.prompt 10 1;");
     hook_count(h, "b", "bytes", 2);
     hook_count(h, "b", "bytes", 0.5);
+    hook_count(h, "b", "bytes", -1); /* it only rises, and by a number */
+    hook_count(h, "b", "bytes", NAN);
+    hook_count(h, "b", "bytes", INFINITY);
+    static const char *const no_names[] = {
+        "",        "two\nlines",
+        "\xff",    "\xed\xa0\x80",
+        "del\x7f", "0123456789012345678901234567890123456789012345678901234567890123"};
+    for (size_t i = 0; i < sizeof no_names / sizeof *no_names; i++)
+        hook_count(h, "b", no_names[i], 1);
     for (int i = 0; i < 100; i++) {
         char name[16];
         snprintf(name, sizeof name, "n%d", i);
@@ -568,6 +578,7 @@ static void test_what_is_told_of_owners(void **state)
     assert_non_null(strstr(counts, "b bytes 2.5;"));
     json_t *report = hook_report(h);
     assert_int_equal(json_object_size(json_object_get(json_array_get(report, 0), "counters")), 64);
+    assert_int_equal(json_object_size(json_object_get(json_array_get(report, 1), "counters")), 1);
     json_decref(report);
     hook_free(h);
 }
