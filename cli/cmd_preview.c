@@ -221,6 +221,8 @@ static int run(int argc, char **argv)
         rc = train_inputs_open(&in, &c, extend_hooks(x), true, &e);
     if (rc == 0)
         rc = show(&in, &c, a.json, rows, &e);
+    if (rc == 0 && !a.json)
+        extend_report(x, stdout);
     train_inputs_close(&in);
     extend_close(x);
     train_conf_free(&c);
