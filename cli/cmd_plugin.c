@@ -20,6 +20,7 @@ static const args_row rows[] = {
     {"lang", offsetof(plugin_args, lang), ARGS_TEXT},
     {"dir", offsetof(plugin_args, dir), ARGS_TEXT},
     {"settings", offsetof(plugin_args, settings), ARGS_TEXT},
+    {"set", offsetof(plugin_args, set), ARGS_LIST},
     {"cases", offsetof(plugin_args, cases), ARGS_TEXT},
     {"seconds", offsetof(plugin_args, seconds), ARGS_TEXT},
     {NULL, 0, ARGS_TEXT},
@@ -229,8 +230,9 @@ const cmd cmd_plugin = {
     "plugin", run, "list, approve, check and begin plugins and scripts",
     "usage: hone plugin list [SETTINGS.yaml] [--json]\n"
     "       hone plugin pin SETTINGS.yaml\n"
-    "       hone plugin check FILE [--settings FILE.yaml] [--cases FILE.jsonl] [--seconds N] "
-    "[--json]\n"
+    "       hone plugin check FILE [--set KEY=VALUE]... [--settings FILE.yaml] [--cases "
+    "FILE.jsonl]\n"
+    "            [--seconds N] [--json]\n"
     "       hone plugin new NAME --lang c|lua [--dir DIR]\n"
     "       hone plugin hooks [NAME] [--json|--markdown|--lua]\n"
     "\n"
@@ -238,9 +240,9 @@ const cmd cmd_plugin = {
     "the digests of its files into plugins.lock beside it: only what stands there is loaded. "
     "check\n"
     "runs a file in a process of its own: every hook with the example of the hook table and with\n"
-    "nonsense, several threads, time, leaks; --cases gives inputs and what must come of them, a\n"
-    "JSON object a line: {\"hook\", \"data\", \"answer\": \"continue|modified|veto|error\", "
-    "\"result\"}.\n"
+    "nonsense, several threads, time, leaks. --set gives it a setting, the value as YAML;\n"
+    "--settings a file of them. --cases gives inputs and what must come of them, a JSON object a\n"
+    "line: {\"hook\", \"data\", \"answer\": \"continue|modified|veto|error\", \"result\"}.\n"
     "new makes a folder with a plugin that builds and passes its test. hooks is the reference.\n"
     "\n"
     "example: hone plugin new polite --lang lua"};

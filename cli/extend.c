@@ -464,13 +464,12 @@ int extend_open(extend **out, const json_t *list, const char *config, const char
     return rc;
 }
 
-int extend_open_one(extend **out, const trust_file *f, const json_t *settings, hone_err *e)
+int extend_open_one(extend **out, const trust_file *f, const json_t *settings, const char *dir,
+                    hone_err *e)
 {
     extend *x = extend_new();
-    char *dir = path_dir(f->path);
     int rc =
         open_part(x, &(opening){.file = f, .settings = settings, .dir = dir, .hooks = x->hooks}, e);
-    free(dir);
     *out = rc == 0 ? x : NULL;
     if (rc != 0)
         extend_close(x);

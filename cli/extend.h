@@ -33,8 +33,10 @@ void extend_log(const extend *x);
 /* What they did so far, a line each. */
 void extend_report(const extend *x, FILE *out);
 
-/* Loads one file that the caller has opened, whatever approves it. No thread watches it. */
-int extend_open_one(extend **out, const trust_file *f, const json_t *settings, hone_err *e);
+/* Loads one file that the caller has opened, whatever approves it. Paths in its settings are
+ * relative to dir. No thread watches it, and its calls have no limit. */
+int extend_open_one(extend **out, const trust_file *f, const json_t *settings, const char *dir,
+                    hone_err *e);
 
 /* ---- for the commands that look at plugins without loading them ---- */
 

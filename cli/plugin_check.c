@@ -443,6 +443,38 @@ static int check_points(bench *b, const extend *x, bool deterministic)
     return n;
 }
 
+/* Of its file, then one by one. */
+static int read_settings(json_t **out, const plugin_args *a, hone_err *e)
+{
+    int rc = a->settings != NULL ? yaml_load(out, NULL, a->settings, e) : 0;
+    if (a->settings == NULL)
+        *out = json_object();
+    for (int i = 0; rc == 0 && i < a->set.n; i++) {
+        const char *eq = strchr(a->set.item[i], '=');
+        json_t *v = NULL;
+        if (eq == NULL || eq == a->set.item[i])
+            return hone_fail(e, HONE_EINVAL, "--set '%s': expected KEY=VALUE", a->set.item[i]);
+        rc = yaml_parse(&v, NULL, eq + 1, strlen(eq + 1), e);
+        if (rc == 0)
+            json_object_setn_new(*out, a->set.item[i], (size_t)(eq - a->set.item[i]), v);
+        else
+            hone_fail_at(e, "--set %s", a->set.item[i]);
+    }
+    return rc;
+}
+
+/* Paths are relative to the settings' file, or to where the command runs. */
+static int load(extend **x, const plugin_args *a, const trust_file *f, const json_t *settings,
+                hone_err *e)
+{
+    char *dir = a->settings != NULL ? path_dir(a->settings) : mem_strdup(".");
+    int rc = extend_open_one(x, f, settings, dir, e);
+    if (rc != 0 && a->settings == NULL && a->set.n == 0)
+        hone_fail(e, rc, "%s (--set KEY=VALUE or --settings FILE.yaml gives it settings)", e->msg);
+    free(dir);
+    return rc;
+}
+
 static int child(bench *b, const plugin_args *a, hone_err *e)
 {
     trust_file f = {.fd = -1};
@@ -455,12 +487,12 @@ static int child(bench *b, const plugin_args *a, hone_err *e)
         rc = extend_describe(&about, &f, e);
     if (rc == 0)
         tell(b, json_pack("{s:O}", "about", about));
-    if (rc == 0 && a->settings != NULL)
-        rc = yaml_load(&settings, NULL, a->settings, e);
+    if (rc == 0)
+        rc = read_settings(&settings, a, e);
     world before = look_around();
     doing(b, "init", "-");
     if (rc == 0)
-        rc = extend_open_one(&x, &f, settings, e);
+        rc = load(&x, a, &f, settings, e);
     if (rc == 0) {
         bool deterministic = json_is_true(json_object_get(about, "deterministic"));
         int n = check_points(b, x, deterministic);
@@ -469,7 +501,7 @@ static int child(bench *b, const plugin_args *a, hone_err *e)
     extend_close(x);
     x = NULL;
     /* The cases get a plugin that has seen nothing yet. */
-    if (rc == 0 && a->cases != NULL && (rc = extend_open_one(&x, &f, settings, e)) == 0) {
+    if (rc == 0 && a->cases != NULL && (rc = load(&x, a, &f, settings, e)) == 0) {
         b->hooks = extend_hooks(x);
         rc = run_cases(b, a->cases, e);
     }

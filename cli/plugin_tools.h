@@ -1,5 +1,6 @@
 #pragma once
 /* The verbs of `hone plugin` that are files of their own. */
+#include "cli/args.h"
 #include "core/base/err.h"
 
 #include <stdbool.h>
@@ -7,6 +8,7 @@
 typedef struct plugin_args {
     bool json, markdown, lua;
     const char *lang, *dir, *settings, *cases, *seconds;
+    args_list set; /* key=value */
     const char *words[2];
     int n_words;
 } plugin_args;

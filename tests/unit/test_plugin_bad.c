@@ -222,6 +222,9 @@ static void test_what_check_finds(void **state)
         {"veto", "", "eval.metric: bad failed: nothing may be refused here"},
         {"init_error", "", "plugin bad 1.0.0: init failed: no licence for this"},
         {"loop", "--seconds 0", "--seconds: at least 1"},
+        {"nothing", "--set mode=fail", "data.filter: bad failed: cannot"},
+        {"nothing", "--set mode", "--set 'mode': expected KEY=VALUE"},
+        {"nothing", "--set mod=fail", "unknown key 'mod' (did you mean 'mode'?)"},
     };
     (void)state;
 #ifdef __SANITIZE_ADDRESS__
@@ -233,6 +236,28 @@ static void test_what_check_finds(void **state)
     char *dir = aid_dir(), *path = aid_plugin_copy(dir, "bad");
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
         expect(path, rows[i].mode, rows[i].more, rows[i].want);
+    free(path);
+    aid_dir_remove(dir);
+}
+
+/* One that cannot start without settings says how it gets them. */
+static void test_settings_that_must_be_given(void **state)
+{
+    (void)state;
+    int status;
+    char *dir = aid_dir(), *path = aid_plugin_copy(dir, "decontam"), *set = path_join(dir, "s.txt");
+    hone_err e = {0};
+    char *more = mem_printf("--set 'sets={mine: s.txt}' --set folder=%s", dir);
+    expect(path, "", "",
+           "sets must be an object, 1 to 32 of {name: path} (--set KEY=VALUE or "
+           "--settings FILE.yaml gives it settings)");
+    assert_int_equal(file_write(set, "One two three four five six seven eight nine.\n", 46, &e), 0);
+    char *text = check(path, "", more, &status);
+    if (status != 0)
+        fail_msg("%s", text);
+    free(text);
+    free(more);
+    free(set);
     free(path);
     aid_dir_remove(dir);
 }
@@ -287,6 +312,7 @@ int main(void)
         cmocka_unit_test(test_others_wait_their_turn),
         cmocka_unit_test(test_a_turn_that_does_not_come),
         cmocka_unit_test(test_what_check_finds),
+        cmocka_unit_test(test_settings_that_must_be_given),
         cmocka_unit_test(test_files_that_are_not_loaded),
         cmocka_unit_test(test_a_good_one_passes),
     };
