@@ -52,8 +52,9 @@ int cpu_linear(kern_dev *d, const kern_linear *a)
     lora s;
     cpu_mul m = {.x = &a->x, .b = &a->w->fwd, .bias = a->w->bias, .y = &a->y, .add = a->add_to_y};
     if (ranks > 0) {
-        rc = lora_forward(&s, d, a);
-        m.after = lora_expand_y;
+        const lora_way *way = lora_start(&s, d, a, NULL);
+        rc = way->forward(&s);
+        m.after = way->expand_y;
         m.arg = &s;
     }
     return rc != 0 ? rc : cpu_product(d, &m);
@@ -101,16 +102,18 @@ int cpu_linear_grad(kern_dev *d, const kern_linear_grad *a)
     if (rc != 0 || a->f.x.rows == 0)
         return rc;
     lora s;
+    const lora_way *way = NULL;
     cpu_mul m = {.x = &a->dy, .b = &w->bwd, .y = &a->dx, .add = a->add_to_dx};
     if (ranks > 0) {
-        rc = lora_backward(&s, d, a);
-        m.after = lora_expand_dx;
+        way = lora_start(&s, d, &a->f, a);
+        rc = way->backward(&s);
+        m.after = way->expand_dx;
         m.arg = &s;
     }
     if (rc == 0 && a->dx.data != NULL)
         rc = cpu_product(d, &m);
-    if (rc == 0 && ranks > 0)
-        lora_outer(&s);
+    if (rc == 0 && way != NULL)
+        way->outer(&s);
     for (int p = 0; p < w->n_parts && rc == 0; p++) {
         kern_tensor dy = kern_cols(&a->dy, w->at[p], w->at[p + 1] - w->at[p]);
         if (a->dw[p].data != NULL)

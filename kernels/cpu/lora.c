@@ -12,49 +12,67 @@ enum { THREAD_FLOATS = TALL * COLS + 16 * COLS };
 
 _Static_assert(ROWS *PITCH <= TALL * COLS, "a piece of rows fits where a piece of columns does");
 
-static void start(lora *s, kern_dev *d, const kern_linear *f)
+const lora_way *lora_start(lora *s, kern_dev *d, const kern_linear *f, const kern_linear_grad *g)
 {
-    *s = (lora){.d = d, .v = cpu_of(d)->vec, .f = f};
+    bool fits = true;
+    *s = (lora){.d = d, .v = cpu_of(d)->vec, .f = f, .g = g};
     for (int p = 0; p < f->w->n_parts; p++) {
         const kern_lora *l = f->lora[p];
         if (l == NULL)
             continue;
-        int64_t out0 = f->w->at[p];
-        s->t[s->n++] = (lora_term){l, l->A.rows, s->ranks, f->w->at[p + 1] - out0, out0};
-        s->ranks += l->A.rows;
+        int64_t out0 = f->w->at[p], r = l->A.rows, q = (r + 15) / 16 * 16;
+        s->t[s->n++] = (lora_term){.l = l,
+                                   .r = r,
+                                   .r0 = s->ranks,
+                                   .q = q,
+                                   .q0 = s->wide,
+                                   .out = f->w->at[p + 1] - out0,
+                                   .out0 = out0};
+        s->ranks += r;
+        s->wide += q;
         s->drops |= f->training && l->dropout > 0;
+        fits &= r <= LORA_MAX_RANK;
     }
+    bool pairs = f->x.dtype == KERN_BF16 && s->v->mm_pairs != NULL && fits;
+    return pairs ? &lora_pairs : &lora_f32;
 }
 
-/* Threads' memory and the packed factors, in the slot of their own: the base product uses the other
- * one at the same time. */
-static int take(lora *s, size_t floats, float **packed)
+int lora_take(lora *s, size_t each, size_t bytes, void **shared)
 {
     void *mem;
-    s->each = ((size_t)THREAD_FLOATS * 4 + 63) / 64 * 64;
+    s->each = (each + 63) / 64 * 64;
     size_t threads = (size_t)s->d->threads * s->each;
-    int rc = cpu_scratch(s->d, CPU_SLOT_LORA, threads + floats * 4, &mem);
+    int rc = cpu_scratch(s->d, CPU_SLOT_LORA, threads + bytes, &mem);
     s->mem = mem;
-    *packed = (float *)(void *)((char *)mem + threads);
+    *shared = (char *)mem + threads;
+    return rc;
+}
+
+bool lora_drops(const lora *s, const lora_term *t)
+{
+    return s->f->training && t->l->dropout > 0;
+}
+
+void lora_drop(const lora *s, const lora_term *t, int64_t r, int64_t c0, int64_t n, float *x)
+{
+    uint64_t at = (s->f->rng[1] + (uint64_t)r) * (uint64_t)s->f->w->in + (uint64_t)c0;
+    vec_drop a = {s->f->rng[0], t->l->stream, at, t->l->dropout, x, n};
+    s->v->drop(&a);
+}
+
+/* ---- in f32 ---------------------------------------------------------------------------------- */
+
+static int take(lora *s, int64_t floats)
+{
+    void *shared;
+    int rc = lora_take(s, THREAD_FLOATS * sizeof(float), (size_t)floats * 4, &shared);
+    s->at = shared;
     return rc;
 }
 
 static float *mine(const lora *s, int thread)
 {
     return (float *)(void *)(s->mem + (size_t)thread * s->each);
-}
-
-static bool drops(const lora *s, const lora_term *t)
-{
-    return s->f->training && t->l->dropout > 0;
-}
-
-/* x holds columns [c0, c0 + n) of row r. */
-static void drop(const lora *s, const lora_term *t, int64_t r, int64_t c0, int64_t n, float *x)
-{
-    uint64_t at = (s->f->rng[1] + (uint64_t)r) * (uint64_t)s->f->w->in + (uint64_t)c0;
-    vec_drop a = {s->f->rng[0], t->l->stream, at, t->l->dropout, x, n};
-    s->v->drop(&a);
 }
 
 /* ---- packing --------------------------------------------------------------------------------- */
@@ -118,7 +136,7 @@ static void shrink_rows(const lora *s, const shrink *k, float *tmp)
         for (int64_t r = 0; r < rows; r++) {
             s->v->to_f32(k->big.dtype, cpu_at(&k->big, r, k0), tmp + r * PITCH, n);
             if (k->drop != NULL)
-                drop(s, k->drop, k->r0 + r, k0, n, tmp + r * PITCH);
+                lora_drop(s, k->drop, k->r0 + r, k0, n, tmp + r * PITCH);
         }
         vec_mm g = {.m = rows,
                     .n = k->n,
@@ -154,7 +172,7 @@ static void xa_piece(void *arg, int64_t i, int thread)
         return;
     }
     for (int p = 0; p < s->n; p++) {
-        k.drop = drops(s, &s->t[p]) ? &s->t[p] : NULL;
+        k.drop = lora_drops(s, &s->t[p]) ? &s->t[p] : NULL;
         k.b = s->at + s->t[p].r0;
         k.n = s->t[p].r;
         k.out = cpu_at(&f->xa, r0, s->t[p].r0);
@@ -183,20 +201,20 @@ static void dxa_piece(void *arg, int64_t i, int thread)
 
 /* ---- forward --------------------------------------------------------------------------------- */
 
-int lora_forward(lora *s, kern_dev *d, const kern_linear *f)
+static int forward(lora *s)
 {
-    start(s, d, f);
-    int rc = take(s, (size_t)(s->ranks * (f->w->in + f->w->out)), &s->at);
+    const kern_linear *f = s->f;
+    int rc = take(s, s->ranks * (f->w->in + f->w->out));
     if (rc != 0)
         return rc;
     s->bt = s->at + s->ranks * f->w->in;
     int64_t pieces = (widest(s) + TALL - 1) / TALL * s->n, n = f->x.rows;
-    cpu_run(d, s->ranks * (f->w->in + f->w->out) / 4, pieces, pack_piece, s);
-    cpu_run(d, n * s->ranks * f->w->in / 16, (n + ROWS - 1) / ROWS, xa_piece, s);
+    cpu_run(s->d, s->ranks * (f->w->in + f->w->out) / 4, pieces, pack_piece, s);
+    cpu_run(s->d, n * s->ranks * f->w->in / 16, (n + ROWS - 1) / ROWS, xa_piece, s);
     return 0;
 }
 
-void lora_expand_y(void *arg, const cpu_block *b, int thread)
+static void expand_y(void *arg, const cpu_block *b, int thread)
 {
     const lora *s = arg;
     const kern_linear *f = s->f;
@@ -226,20 +244,18 @@ void lora_expand_y(void *arg, const cpu_block *b, int thread)
 
 /* ---- backward -------------------------------------------------------------------------------- */
 
-int lora_backward(lora *s, kern_dev *d, const kern_linear_grad *g)
+static int backward(lora *s)
 {
-    const kern_linear *f = &g->f;
+    const kern_linear *f = s->f;
     int64_t n = f->x.rows, in = f->w->in;
-    start(s, d, f);
-    s->g = g;
-    int rc = take(s, (size_t)(s->ranks * (in + n)), &s->at);
+    int rc = take(s, s->ranks * (in + n));
     if (rc != 0)
         return rc;
     s->dxa = s->at + s->ranks * in;
     for (int p = 0; p < s->n; p++)
         for (int64_t r = 0; r < s->t[p].r; r++)
             memcpy(s->at + (s->t[p].r0 + r) * in, cpu_at(&s->t[p].l->A, r, 0), (size_t)in * 4);
-    cpu_run(d, n * s->ranks * f->w->out / 32, (n + ROWS - 1) / ROWS, dxa_piece, s);
+    cpu_run(s->d, n * s->ranks * f->w->out / 32, (n + ROWS - 1) / ROWS, dxa_piece, s);
     return 0;
 }
 
@@ -262,13 +278,13 @@ static void expand_dropped(const lora *s, const lora_term *t, const cpu_block *b
     s->v->mm(&g);
     for (int64_t r = b->r0; r < b->r1; r++) {
         float *x = tmp + (r - b->r0) * COLS;
-        if (drops(s, t))
-            drop(s, t, r, b->c0, n, x);
+        if (lora_drops(s, t))
+            lora_drop(s, t, r, b->c0, n, x);
         s->v->add_to(dx->dtype, x, cpu_at(dx, r, b->c0), n);
     }
 }
 
-void lora_expand_dx(void *arg, const cpu_block *b, int thread)
+static void expand_dx(void *arg, const cpu_block *b, int thread)
 {
     const lora *s = arg;
     const kern_tensor *dx = &s->g->dx;
@@ -320,7 +336,7 @@ static void outer_rows(const lora *s, const outer *o, float *tmp)
         for (int64_t r = 0; r < n; r++) {
             s->v->to_f32(o->big.dtype, cpu_at(&o->big, r0 + r, 0), tmp + r * COLS, o->big.cols);
             if (o->t != NULL)
-                drop(s, o->t, r0 + r, o->c0, o->big.cols, tmp + r * COLS);
+                lora_drop(s, o->t, r0 + r, o->c0, o->big.cols, tmp + r * COLS);
         }
         vec_mm g = {.m = o->r,
                     .n = o->big.cols,
@@ -348,7 +364,7 @@ static void da_piece(const lora *s, const lora_term *t, int64_t c0, float *tmp)
                .r = t->r,
                .big = kern_cols(&s->f->x, c0, in - c0 < COLS ? in - c0 : COLS),
                .c0 = c0,
-               .t = drops(s, t) ? t : NULL,
+               .t = lora_drops(s, t) ? t : NULL,
                .c = cpu_at(&t->l->dA, 0, c0),
                .ldc = t->l->dA.ld,
                .alpha = 1.0F};
@@ -360,11 +376,11 @@ static void db_piece(const lora *s, const lora_term *t, int64_t c0, float *tmp)
 {
     if (t->l->dB.data == NULL || c0 >= t->out)
         return;
-    float *sum = tmp + TALL * COLS;
+    float *sum = tmp + (int64_t)TALL * COLS;
     int64_t n = t->out - c0 < COLS ? t->out - c0 : COLS;
     for (int64_t r0 = 0; r0 < t->r; r0 += 16) {
         int64_t r = t->r - r0 < 16 ? t->r - r0 : 16;
-        memset(sum, 0, 16 * COLS * sizeof *sum);
+        memset(sum, 0, sizeof(float) * 16 * COLS);
         outer o = {.small = cpu_at(&s->f->xa, 0, t->r0 + r0),
                    .lds = s->f->xa.ld,
                    .r = r,
@@ -392,9 +408,11 @@ static void outer_piece(void *arg, int64_t i, int thread)
         db_piece(s, t, c0, mine(s, thread));
 }
 
-void lora_outer(lora *s)
+static void outer_all(lora *s)
 {
     int64_t n = s->f->x.rows, wide = s->f->w->in + s->f->w->out;
     cpu_run(s->d, n * s->ranks * wide / 32, (widest(s) + COLS - 1) / COLS * s->n * 2, outer_piece,
             s);
 }
+
+const lora_way lora_f32 = {forward, backward, expand_y, expand_dx, outer_all};

@@ -26,13 +26,37 @@ enum {
 enum { MM_VECS = 2, MM_ROWS = 12 };
 #endif
 
-/* One vector of sums on its way out, to element i of C. */
-SIMD_FN void mm_put(const vec_mm *g, int64_t i, vf r)
+/* Sums that begin with what stands in C need no more than to be put there again. */
+SIMD_FN int mm_begins_with_c(const vec_mm *g)
 {
-    if (g->c_bf16)
-        v_put(g->c, i, g->add ? r + v_get(g->c, i, 1) : r, 1);
-    else
-        v_put(g->c, i, g->add ? r + v_get(g->c, i, 0) : r, 0);
+    return g->add && g->alpha == 1.0F;
+}
+
+/* A tile of sums from element `at` of C, or (put) to it. */
+SIMD_FN void mm_take(const vec_mm *g, int64_t at, const int mr, const int nv, const int c_bf,
+                     vf acc[MM_ROWS][MM_VECS])
+{
+    UNROLL
+    for (int i = 0; i < mr; i++)
+        UNROLL
+    for (int v = 0; v < nv; v++)
+        acc[i][v] = v_get(g->c, at + i * g->ldc + v * VL, c_bf);
+}
+
+SIMD_FN void mm_put(const vec_mm *g, int64_t at, const int mr, const int nv, const int c_bf,
+                    vf acc[MM_ROWS][MM_VECS])
+{
+    const int as_is = mm_begins_with_c(g), add = g->add && !as_is;
+    UNROLL
+    for (int i = 0; i < mr; i++)
+        UNROLL
+    for (int v = 0; v < nv; v++) {
+        int64_t to = at + i * g->ldc + v * VL;
+        vf r = acc[i][v] * g->alpha;
+        if (add)
+            r += v_get(g->c, to, c_bf);
+        v_put(g->c, to, r, c_bf);
+    }
 }
 
 /* mr rows by nv vectors of C in registers. */
@@ -40,11 +64,14 @@ SIMD_FN void mm_tile(const vec_mm *g, int64_t i0, int64_t j0, const int mr, cons
                      const int bf)
 {
     vf acc[MM_ROWS][MM_VECS];
+    const int64_t at = i0 * g->ldc + j0;
     UNROLL
     for (int i = 0; i < mr; i++)
         UNROLL
     for (int v = 0; v < nv; v++)
         acc[i][v] = (vf){0};
+    if (mm_begins_with_c(g))
+        g->c_bf16 ? mm_take(g, at, mr, nv, 1, acc) : mm_take(g, at, mr, nv, 0, acc);
     const float *a = (const float *)g->a + i0 * g->ars, *b = (const float *)g->b + j0;
     const int64_t ars = g->ars;
     for (int64_t k = 0; k < g->steps; k++, a += g->aks, b += g->ldb) {
@@ -60,11 +87,7 @@ SIMD_FN void mm_tile(const vec_mm *g, int64_t i0, int64_t j0, const int mr, cons
                 acc[i][v] = mm_step(acc[i][v], x, bv[v], bf);
         }
     }
-    UNROLL
-    for (int i = 0; i < mr; i++)
-        UNROLL
-    for (int v = 0; v < nv; v++)
-        mm_put(g, (i0 + i) * g->ldc + j0 + v * VL, acc[i][v] * g->alpha);
+    g->c_bf16 ? mm_put(g, at, mr, nv, 1, acc) : mm_put(g, at, mr, nv, 0, acc);
 }
 
 /* All rows of one strip of nv vectors. */

@@ -38,6 +38,8 @@ static const linear_case cases[] = {
     {.n = 8, .in = 136, .parts = 1, .out = {40}, .r = {8}, .add = true, .dense = true, .w = KERN_BF16},
     {.n = 5, .in = 4104, .parts = 2, .out = {20, 13}, .r = {4, 0}, .bias = true, .w = KERN_BF16},
     {.n = 70, .in = 1, .parts = 1, .out = {1}, .r = {1}, .bias = true, .dw = true, .w = KERN_F32},
+    {.n = 9, .in = 36, .parts = 2, .out = {20, 12}, .r = {520, 24}, .w = KERN_BF16},
+    {.n = 131, .in = 1100, .parts = 2, .out = {72, 57}, .r = {40, 16}, .dropout = 0.2F, .w = KERN_BF16},
 };
 
 /* Large enough to be cut by columns, or along the sum, for some numbers of threads. */
