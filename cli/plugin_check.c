@@ -97,7 +97,7 @@ static int call_batch(const bench *b, hone_err *e)
 {
     static const int32_t ids[] = {1, 2, 3, 4, 5};
     static const uint8_t mask[] = {0, 1, 1, 0, 1};
-    static const uint64_t bound[] = {0, 3, 5}, row[] = {7, 9};
+    static const uint64_t bound[] = {0, 3, 5}, row[] = {7, 9}, id[] = {1, UINT64_MAX};
     static const float ones[] = {1, 1};
     const hook_batch in = {.ids = fenced(ids, sizeof ids, true),
                            .mask = fenced(mask, sizeof mask, true),
@@ -105,7 +105,8 @@ static int call_batch(const bench *b, hone_err *e)
                            .n_examples = 2,
                            .bound = fenced(bound, sizeof bound, true),
                            .row = fenced(row, sizeof row, true),
-                           .step = 1};
+                           .step = 1,
+                           .id = fenced(id, sizeof id, true)};
     float *weight = fenced(ones, sizeof ones, false);
     const hook_view v = {.batch = &in, .values = weight, .n_values = 2};
     int rc = hook_emit_view(b->hooks, HOOK_TRAIN_BATCH, &v, e);

@@ -31,7 +31,7 @@ extern "C" {
 #endif
 
 #define HONE_ABI_MAJOR 1
-#define HONE_ABI_MINOR 0
+#define HONE_ABI_MINOR 1
 #define HONE_PLUGIN_MAGIC 0x31504E48u /* "HNP1" */
 
 #if defined(__GNUC__)
@@ -71,6 +71,9 @@ typedef struct hone_batch {
     const uint64_t *row; /* [n_examples], number of the row in the training data, from 0 */
     float *weight;       /* [n_examples], may be changed */
     int64_t step;        /* the optimizer step that it is part of, from 1 */
+    /* Since 1.1: [n_examples], the record that the example was made of, whatever was filtered
+     * before it: the number that data.split shows as id (16 hex digits). */
+    const uint64_t *id;
 } hone_batch;
 
 /* serve.logits: one row before a token is picked from it. */

@@ -96,7 +96,8 @@ static void show_view(plugin_call *c, const hook_view *v)
                                 .n_examples = b->n_examples,
                                 .row = SHOWN(c, b->row, b->n_examples),
                                 .weight = c->values,
-                                .step = b->step};
+                                .step = b->step,
+                                .id = SHOWN(c, b->id, b->n_examples)};
         c->v.seen.batch = &c->batch;
     }
     if (l != NULL) {

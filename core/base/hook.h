@@ -41,6 +41,7 @@ typedef struct hook_batch {
     const uint64_t *bound; /* [n_examples + 1] */
     const uint64_t *row;   /* [n_examples], number of the row in the data */
     int64_t step;          /* optimizer step, from 1 */
+    const uint64_t *id;    /* [n_examples], of the record (data_row.id) */
 } hook_batch;
 
 /* serve.logits: one row before a token is picked. */

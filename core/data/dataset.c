@@ -18,6 +18,7 @@ typedef struct loader {
     format_spec spec;
     const format *format; /* of this source; NULL until a record was seen */
     uint32_t source;
+    uint64_t id; /* of the record at hand */
     size_t n_too_long;
     char first[160]; /* where the first row that is too long stands */
 } loader;
@@ -107,13 +108,35 @@ static int hold_length(loader *l, encoded *x, int64_t line, bool all, hone_err *
     return hone_fail(e, HONE_EFORMAT, "%zu tokens, more than sequence_len %zu", n, max);
 }
 
-static uint64_t record_hash(const json_t *record)
+static uint64_t text_hash(const char *text, size_t len)
 {
-    char hex[65], *text = js_text(record, true);
-    bytes_sha256(hex, text, strlen(text));
-    free(text);
+    char hex[65];
+    bytes_sha256(hex, text, len);
     hex[16] = '\0';
     return strtoull(hex, NULL, 16);
+}
+
+static uint64_t record_hash(const json_t *record)
+{
+    char *text = js_text(record, true);
+    uint64_t hash = text_hash(text, strlen(text));
+    free(text);
+    return hash;
+}
+
+/* data_row.id of a record as it was read. */
+static uint64_t record_id(const json_t *raw, hooks *h)
+{
+    const json_t *id = json_object_get(raw, "id");
+    char number[32];
+    if (!hook_wanted(h, HOOK_DATA_SPLIT) && !hook_wanted(h, HOOK_TRAIN_BATCH))
+        return 0;
+    if (json_is_string(id))
+        return text_hash(json_string_value(id), json_string_length(id));
+    if (!json_is_integer(id))
+        return record_hash(raw);
+    snprintf(number, sizeof number, "%lld", (long long)json_integer_value(id));
+    return text_hash(number, strlen(number));
 }
 
 static int keep(loader *l, const encoded *x, data_row row, hone_err *e)
@@ -160,7 +183,7 @@ static int make_tokens(loader *l, const prep *p, json_t *record, encoded *x, dat
                        hone_err *why)
 {
     bool all = l->spec.train_on_inputs >= 0 ? l->spec.train_on_inputs != 0 : l->o->train_on_inputs;
-    *row = (data_row){l->source, p->line, record_hash(record), DATA_PART_AUTO};
+    *row = (data_row){l->source, p->line, record_hash(record), l->id, DATA_PART_AUTO};
     int rc = hook_result(prep_split(p, record, &row->hash, &row->part, why), why);
     if (rc == 0)
         rc = encode_record(x, record, l->o, p, why);
@@ -173,7 +196,7 @@ static int take_canonical(loader *l, json_t *record, int64_t line, hone_err *e)
     hone_err why = {0};
     encoded x = {0};
     data_row row;
-    const prep p = {l->o->hooks, l->d->sources[l->source].path, line};
+    const prep p = {l->o->hooks, l->d->sources[l->source].path, line, l->id};
     int rc = 0;
     if (json_object_get(record, "messages") != NULL && l->o->chat == NULL)
         rc = hone_fail(e, HONE_ENOTFOUND, "%s:%lld: a conversation needs a chat template: %s",
@@ -218,6 +241,7 @@ static int take_record(loader *l, json_t *raw, int64_t line, hone_err *e)
     hone_err why = {0};
     json_t *data = json_incref(raw), *one;
     size_t i;
+    l->id = record_id(raw, l->o->hooks);
     int rc = hook_result(hook_emit(l->o->hooks, HOOK_DATA_RECORD, &data, &why), &why);
     if (rc != 0) {
         rc = settle(l, line, rc, &why, e);

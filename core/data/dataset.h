@@ -50,7 +50,10 @@ typedef enum { DATA_PART_AUTO, DATA_PART_TRAIN, DATA_PART_VAL, DATA_PART_NONE } 
 typedef struct data_row {
     uint32_t source;
     int64_t line;
-    uint64_t hash;  /* of the canonical record, or of the key that data.split made */
+    uint64_t hash; /* of the canonical record, or of the key that data.split made */
+    uint64_t id;   /* names the record as it stands in its file: the first 8 bytes of SHA-256 of its
+                      "id" (a text, or a whole number in decimal), or else of the record as compact
+                      JSON with sorted keys. 0 where no subscriber asks for it. */
     data_part part; /* never NONE: such a row is rejected */
 } data_row;
 

@@ -318,13 +318,14 @@ static int take_key(uint64_t *key, const char *was, const json_t *now, hone_err 
 int prep_split(const prep *p, json_t *record, uint64_t *key, data_part *out, hone_err *e)
 {
     static const char *const names[] = {"train", "val", "none"};
-    char hex[17];
+    char hex[17], id[17];
     *out = DATA_PART_AUTO;
     if (!hook_wanted(p->hooks, HOOK_DATA_SPLIT))
         return 0;
     snprintf(hex, sizeof hex, "%016llx", (unsigned long long)*key);
-    json_t *data = json_pack("{s:O, s:s, s:I, s:s, s:n}", "record", record, "source", p->source,
-                             "line", (json_int_t)p->line, "key", hex, "split");
+    snprintf(id, sizeof id, "%016llx", (unsigned long long)p->id);
+    json_t *data = json_pack("{s:O, s:s, s:I, s:s, s:s, s:n}", "record", record, "source",
+                             p->source, "line", (json_int_t)p->line, "id", id, "key", hex, "split");
     int rc = hook_emit(p->hooks, HOOK_DATA_SPLIT, &data, e);
     const json_t *said = json_object_get(data, "split");
     const char *name = json_string_value(said);

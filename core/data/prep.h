@@ -13,6 +13,7 @@ typedef struct prep {
     hooks *hooks; /* may be NULL */
     const char *source;
     int64_t line;
+    uint64_t id; /* data_row.id, for data.split */
 } prep;
 
 /* data.normalize, data.tag, data.filter, data.pii, in this order. *record is replaced by a changed

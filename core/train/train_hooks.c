@@ -13,12 +13,15 @@ static json_t *real(double x)
 
 /* ---- train.batch ---- */
 
-static hook_batch batch_of(const train_run *r, uint8_t *mask, uint64_t *bound, uint64_t *row)
+static hook_batch batch_of(const train_run *r, uint8_t *mask, uint64_t *bound, uint64_t *row,
+                           uint64_t *id)
 {
     const micro_batch *b = &r->batch;
+    const dataset *d = r->t->train->d;
     for (int s = 0; s < b->n_seg; s++) {
         bound[s] = (uint64_t)b->cu[s];
-        row[s] = r->t->train->d->samples[b->samples[s]].row;
+        row[s] = d->samples[b->samples[s]].row;
+        id[s] = d->rows[row[s]].id;
         for (int32_t i = b->cu[s]; i < b->cu[s + 1]; i++)
             mask[i] = i > b->cu[s] && b->target[i - 1] >= 0;
     }
@@ -29,7 +32,8 @@ static hook_batch batch_of(const train_run *r, uint8_t *mask, uint64_t *bound, u
                         .n_examples = (uint64_t)b->n_seg,
                         .bound = bound,
                         .row = row,
-                        .step = r->s.step + 1};
+                        .step = r->s.step + 1,
+                        .id = id};
 }
 
 static int check_weights(const train_run *r, hone_err *e)
@@ -56,8 +60,8 @@ int train_hook_batch(train_run *r, hone_err *e)
     if (!hook_wanted(r->t->hooks, HOOK_TRAIN_BATCH))
         return 0;
     uint8_t *mask = mem_array((size_t)r->batch.n, 1);
-    uint64_t *bound = mem_array(2 * n_seg + 1, sizeof *bound);
-    hook_batch b = batch_of(r, mask, bound, bound + n_seg + 1);
+    uint64_t *bound = mem_array(3 * n_seg + 1, sizeof *bound), *row = bound + n_seg + 1;
+    hook_batch b = batch_of(r, mask, bound, row, row + n_seg);
     const hook_view view = {.batch = &b, .values = r->weight, .n_values = n_seg};
     int rc = hook_emit_view(r->t->hooks, HOOK_TRAIN_BATCH, &view, e);
     free(bound);

@@ -31,7 +31,8 @@ dataset *aid_chat_rows(void)
     json_array_foreach (rows, i, row) {
         data_sample *s = &d->samples[i];
         *s = (data_sample){.start = d->n_tokens, .row = (uint32_t)i};
-        d->rows[i] = (data_row){.line = (int64_t)i + 1, .hash = (i + 1) * 0x9E3779B97F4A7C15U};
+        d->rows[i] = (data_row){
+            .line = (int64_t)i + 1, .hash = (i + 1) * 0x9E3779B97F4A7C15U, .id = 1000 + i};
         json_array_foreach (json_object_get(row, "ids"), k, v) {
             d->ids[s->start + k] = (int32_t)json_integer_value(v);
             d->mask[s->start + k] =

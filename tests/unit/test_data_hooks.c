@@ -290,6 +290,37 @@ static void test_split_decides_the_part(void **state)
     hook_free(h);
 }
 
+static int look_at_id(hook_call *c, void *user, hone_err *e)
+{
+    (void)e;
+    json_array_append(user, json_object_get(c->data, "id"));
+    return HOOK_CONTINUE;
+}
+
+/* By the record as it stands in the file: sha256sum of the id, or of the compact record. */
+static void test_rows_are_named(void **state)
+{
+    static const char *const want[] = {"82f3e9c695dc6b8d", "a770d3270c9dcded", "af50cb74de3a8af2"};
+    const kit *k = *state;
+    hone_err e = {0};
+    dataset *d;
+    json_t *seen = json_array();
+    hooks *h = hook_new();
+    assert_int_equal(hook_on(h, HOOK_DATA_SPLIT, "t", 0, look_at_id, seen, &e), 0);
+    assert_int_equal(load(k, &d, h, "i.jsonl",
+                          "{\"text\": \"a\", \"id\": \"r1\"}\n{\"text\": \"b\", \"id\": -7}\n"
+                          "{\"text\": \"h\\u00e9\", \"n\": [1, true]}\n",
+                          &e),
+                     0);
+    for (size_t i = 0; i < 3; i++) {
+        assert_string_equal(json_string_value(json_array_get(seen, i)), want[i]);
+        assert_true(d->rows[i].id == strtoull(want[i], NULL, 16));
+    }
+    dataset_close(d);
+    json_decref(seen);
+    hook_free(h);
+}
+
 /* ---- data.template ---- */
 
 enum { LOOK, REWRITE, SPANS, REFUSE, NONSENSE };
@@ -356,6 +387,7 @@ int main(void)
         cmocka_unit_test(test_tags_are_seen_by_filters_and_change_nothing),
         cmocka_unit_test(test_spans_of_personal_data_are_replaced),
         cmocka_unit_test(test_split_decides_the_part),
+        cmocka_unit_test(test_rows_are_named),
         cmocka_unit_test(test_template_decides_text_and_mask),
     };
     return cmocka_run_group_tests(tests, open_kit, close_kit);

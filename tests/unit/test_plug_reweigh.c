@@ -1,6 +1,7 @@
 #include "core/base/file.h"
 #include "core/base/js.h"
 #include "core/base/mem.h"
+#include "core/data/dataset.h"
 #include "tests/unit/aid.h"
 #include "tests/unit/aid_bundled.h"
 #include "tests/unit/aid_plugin.h"
@@ -9,9 +10,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* 6 rows of a: 4 good, 2 bad; 2 rows of b: 1 good, 1 bad; 2 of c, both bad. */
-static const char labels[] = "a\tgood\r\na\tgood\na\tgood\na\tgood\na\tbad\na\tbad\nb\tgood\nb\tbad"
-                             "\nc\tbad\nc\tbad";
 static char *dir, *file;
 
 static int set_up(void **state)
@@ -39,71 +37,212 @@ static loaded *open_with(hooks *h, const char *text)
     return p;
 }
 
-/* A batch of these rows, one token each. */
-static int weigh(hooks *h, const uint64_t *row, float *weights, size_t n, hone_err *e)
+static void close_with(hooks *h, loaded *p)
 {
-    int32_t ids[16] = {0};
-    uint8_t mask[16] = {0};
-    uint64_t bound[17];
+    hone_err e = {0};
+    assert_int_equal(loader_close(p, 1000, &e), 0);
+    hook_free(h);
+}
+
+/* Every line of a source that hooks leave, read as training reads it. */
+static dataset *load(hooks *h, const char *lines)
+{
+    hone_err e = {0};
+    tok *t;
+    dataset *d;
+    char *path = path_join(dir, "rows.jsonl");
+    if (tok_open(&t, "tests/golden/train/model", &e) != 0)
+        fail_msg("%s", e.msg);
+    const data_options o = {.tok = t, .no_chat = "", .sequence_len = 512, .hooks = h};
+    assert_int_equal(file_write(path, lines, strlen(lines), &e), 0);
+    json_t *entry = json_string(path);
+    if (dataset_open(&d, entry, &o, &e) != 0)
+        fail_msg("%s", e.msg);
+    json_decref(entry);
+    free(path);
+    tok_close(t);
+    return d;
+}
+
+/* All rows of d as one batch, one token each; w has the weights. */
+static int weigh(hooks *h, const dataset *d, float *w, hone_err *e)
+{
+    size_t n = d->n_rows;
+    int32_t ids[32] = {0};
+    uint8_t mask[32] = {0};
+    uint64_t bound[33], row[32], id[32];
+    assert_true(n <= 32);
     for (size_t i = 0; i <= n; i++)
         bound[i] = i;
-    const hook_batch b = {
-        .ids = ids, .mask = mask, .n = n, .n_examples = n, .bound = bound, .row = row, .step = 1};
-    const hook_view view = {.batch = &b, .values = weights, .n_values = n};
+    for (size_t i = 0; i < n; i++) {
+        row[i] = i;
+        id[i] = d->rows[i].id;
+        w[i] = 1;
+    }
+    const hook_batch b = {.ids = ids,
+                          .mask = mask,
+                          .n = n,
+                          .n_examples = n,
+                          .bound = bound,
+                          .row = row,
+                          .step = 1,
+                          .id = id};
+    const hook_view view = {.batch = &b, .values = w, .n_values = n};
     return hook_emit_view(h, HOOK_TRAIN_BATCH, &view, e);
+}
+
+static void weigh_or_fail(hooks *h, const dataset *d, float *w)
+{
+    hone_err e = {0};
+    if (weigh(h, d, w, &e) != 0)
+        fail_msg("%s", e.msg);
+}
+
+/* 6 of a: 4 good, 2 bad; 2 of b: 1 good, 1 bad; 2 of c, both bad. The order is not that of the
+ * data, and one line is of a record that is in no data. */
+static const char labels[] = "9\tc\tbad\nr0\ta\tgood\r\nr1\ta\tgood\nr2\ta\tgood\nr3\ta\tgood\n"
+                             "r4\ta\tbad\nr5\ta\tbad\nr6\tb\tgood\nr7\tb\tbad\nr8\tc\tbad\n"
+                             "elsewhere\tc\tgood";
+static const char rows[] =
+    "{\"id\": \"r0\", \"text\": \"zero\"}\n{\"id\": \"r1\", \"text\": \"one\"}\n"
+    "{\"id\": \"r2\", \"text\": \"two\"}\n{\"id\": \"r3\", \"text\": \"three\"}\n"
+    "{\"id\": \"r4\", \"text\": \"four\"}\n{\"id\": \"r5\", \"text\": \"five\"}\n"
+    "{\"id\": \"r6\", \"text\": \"six\"}\n{\"id\": \"r7\", \"text\": \"seven\"}\n"
+    "{\"id\": \"r8\", \"text\": \"eight\"}\n{\"id\": 9, \"text\": \"nine\"}\n";
+
+static void expect(const float *w, const double *want, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        if (fabs((double)w[i] - want[i]) > 1e-6)
+            fail_msg("weight %zu is %.7f, must be %.7f", i, (double)w[i], want[i]);
 }
 
 static void test_weights_by_hand(void **state)
 {
     (void)state;
-    static const uint64_t rows[] = {9, 0, 5, 6, 7, 0};
     /* P(s) P(y) / P(s, y): of 10 rows 5 are good */
-    static const double want[] = {2. * 5 / (10 * 2), 6. * 5 / (10 * 4), 6. * 5 / (10 * 2),
-                                  2. * 5 / (10 * 1), 2. * 5 / (10 * 1), 2 * 6. * 5 / (10 * 4)};
-    float w[6] = {1, 1, 1, 1, 1, 2}; /* another subscriber's factor stays */
-    hone_err e = {0};
+    const double ag = 6. * 5 / (10 * 4), ab = 6. * 5 / (10 * 2), b = 2. * 5 / (10 * 1),
+                 c = 2. * 5 / (10 * 2);
+    const double want[] = {ag, ag, ag, ag, ab, ab, b, b, c, c};
+    float w[10];
     hooks *h = bundled_hooks();
     loaded *p = open_with(h, labels);
-    if (weigh(h, rows, w, 6, &e) != 0)
-        fail_msg("%s", e.msg);
-    for (size_t i = 0; i < 6; i++)
-        assert_true(fabs((double)w[i] - want[i]) < 1e-6);
-    assert_int_equal(loader_close(p, 1000, &e), 0);
-    hook_free(h);
+    dataset *d = load(h, rows);
+    weigh_or_fail(h, d, w);
+    expect(w, want, 10);
+    dataset_close(d);
+    close_with(h, p);
 }
 
-/* Where every pair of group and label occurs, the weighted rows have no dependence left. */
+static int refuse(hook_call *c, void *user, hone_err *e)
+{
+    const char *text =
+        json_string_value(json_object_get(json_object_get(c->data, "record"), "text"));
+    (void)user;
+    (void)e;
+    if (strcmp(text, "one") != 0 && strcmp(text, "eight") != 0)
+        return HOOK_CONTINUE;
+    strcpy(c->reason, "not this one");
+    return HOOK_VETO;
+}
+
+/* A filter before it takes a row out of the beginning: everybody keeps the own weight, which is
+ * that of what is left. */
+static void test_a_filter_in_between(void **state)
+{
+    (void)state;
+    /* of 8 rows 4 are good: a 3 good, 2 bad; b 1 and 1; c 1 bad */
+    const double ag = 5. * 4 / (8 * 3), ab = 5. * 4 / (8 * 2), b = 2. * 4 / (8 * 1),
+                 c = 1. * 4 / (8 * 1);
+    const double want[] = {ag, ag, ag, ab, ab, b, b, c};
+    float w[8];
+    hooks *h = bundled_hooks();
+    hook_on(h, HOOK_DATA_FILTER, "filter", 0, refuse, NULL, NULL);
+    loaded *p = open_with(h, labels);
+    dataset *d = load(h, rows);
+    assert_int_equal(d->n_rows, 8);
+    weigh_or_fail(h, d, w);
+    expect(w, want, 8);
+    dataset_close(d);
+    close_with(h, p);
+}
+
+/* Where every pair of group and label occurs, the weighted rows have no dependence left; a record
+ * without id is known by its digest, and may stand there more than once. */
 static void test_what_it_is_for(void **state)
 {
     (void)state;
-    static const uint64_t rows[] = {0, 1, 2, 3, 4, 5, 6, 7};
-    static const char eight[] = "a\ty\na\ty\na\ty\na\tn\nb\ty\nb\tn\nb\tn\nb\tn\n";
-    float w[8] = {1, 1, 1, 1, 1, 1, 1, 1};
-    hone_err e = {0};
+    static const char *const texts[] = {"ay", "an", "by", "bn"};
+    static const char *const cells[] = {"a\ty", "a\tn", "b\ty", "b\tn"};
+    static const int counts[] = {3, 1, 1, 3};
+    char *lines = mem_strdup(""), *data = mem_strdup("");
+    for (int i = 0; i < 4; i++) {
+        char *record = mem_printf("{\"text\":\"%s\"}", texts[i]), hex[65];
+        bytes_sha256(hex, record, strlen(record));
+        char *more = mem_printf("%ssha256:%s\t%s\n", lines, hex, cells[i]);
+        free(lines);
+        lines = more;
+        for (int k = 0; k < counts[i]; k++) {
+            more = mem_printf("%s%s\n", data, record);
+            free(data);
+            data = more;
+        }
+        free(record);
+    }
+    float w[8];
     hooks *h = bundled_hooks();
-    loaded *p = open_with(h, eight);
-    assert_int_equal(weigh(h, rows, w, 8, &e), 0);
+    loaded *p = open_with(h, lines);
+    dataset *d = load(h, data);
+    weigh_or_fail(h, d, w);
     double a_yes = (double)(w[0] + w[1] + w[2]), a = a_yes + (double)w[3];
     double b_yes = (double)w[4], b = b_yes + (double)(w[5] + w[6] + w[7]);
     assert_true(fabs(a_yes / a - b_yes / b) < 1e-6);
     assert_true(fabs(a + b - 8) < 1e-5); /* the loss keeps its scale */
-    assert_int_equal(loader_close(p, 1000, &e), 0);
-    hook_free(h);
+    dataset_close(d);
+    close_with(h, p);
+    free(lines);
+    free(data);
+}
+
+/* The next run counts its own rows. */
+static void test_counts_are_of_one_run(void **state)
+{
+    (void)state;
+    static const char first[] = "{\"id\": \"r0\", \"text\": \"zero\"}\n";
+    float w[10];
+    hone_err e = {0};
+    hooks *h = bundled_hooks();
+    loaded *p = open_with(h, labels);
+    dataset *d = load(h, rows);
+    json_t *data = json_object();
+    assert_int_equal(hook_emit(h, HOOK_TRAIN_END, &data, &e), 0);
+    json_decref(data);
+    assert_true(weigh(h, d, w, &e) < 0);
+    assert_non_null(strstr(e.msg, "row 1 was not counted"));
+    dataset_close(d);
+    d = load(h, first);
+    weigh_or_fail(h, d, w);
+    assert_true(w[0] == 1);
+    dataset_close(d);
+    close_with(h, p);
 }
 
 static void test_a_row_without_label(void **state)
 {
     (void)state;
-    static const uint64_t rows[] = {9, 10};
-    float w[2] = {1, 1};
+    float w[2];
     hone_err e = {0};
     hooks *h = bundled_hooks();
     loaded *p = open_with(h, labels);
-    assert_true(weigh(h, rows, w, 2, &e) < 0);
-    assert_non_null(strstr(e.msg, "row 11 has no group and label: the file of labels ends at 10"));
+    dataset *d =
+        load(h, "{\"id\": \"r0\", \"text\": \"zero\"}\n{\"id\": \"-7\", \"text\": \"x\"}\n");
+    assert_true(bundled_count(h, "reweigh", "without_label") == 1);
+    assert_true(weigh(h, d, w, &e) < 0);
+    if (strstr(e.msg, "row 2 (sha256:a770d3270c9dcded) has no line in the file of labels") == NULL)
+        fail_msg("%s", e.msg);
     assert_true(w[0] == 1 && w[1] == 1);
-    assert_int_equal(loader_close(p, 1000, &e), 0);
-    hook_free(h);
+    dataset_close(d);
+    close_with(h, p);
 }
 
 static void test_refusals(void **state)
@@ -111,28 +250,32 @@ static void test_refusals(void **state)
     (void)state;
     static const struct {
         const char *text, *want;
-    } rows[] = {
-        {"a\tb\nc\n", "line 2 is not group, tab, label"},
-        {"a\tb\n\n", "line 2 is not group, tab, label"},
-        {"a\t\n", "line 1 is not group, tab, label"},
-        {"a\tb\tc\n", "line 1 is not group, tab, label"},
-        {"", "there are no rows in it"},
+    } bad[] = {
+        {"x\ta\tb\nc\n", "line 2 is not id, tab, group, tab, label"},
+        {"x\ta\tb\n\n", "line 2 is not id, tab, group, tab, label"},
+        {"a\tb\n", "line 1 is not id, tab, group, tab, label"},
+        {"x\t\tb\n", "line 1 is not id, tab, group, tab, label"},
+        {"x\ta\tb\tc\n", "line 1 is not id, tab, group, tab, label"},
+        {"x\ta\tb\nx\ta\tc\n", "line 2: 'x' was there before"},
+        {"sha256:0123456789abcde\ta\tb\n", "after sha256: there must be 16 hex digits or more"},
+        {"sha256:0123456789abcdeg\ta\tb\n", "after sha256: there must be 16 hex digits or more"},
+        {"", "there are no lines in it"},
         {NULL, "there is no reweighing without labels"},
     };
     char *plugin = aid_plugin_copy(dir, "reweigh");
-    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         hone_err e = {0};
         trust_file f;
         loaded *p = NULL;
         hooks *h = bundled_hooks();
-        const char *text = rows[i].text;
+        const char *text = bad[i].text;
         if (text != NULL)
             assert_int_equal(file_write(file, text, strlen(text), NULL), 0);
         json_t *s = text != NULL ? json_pack("{s:s}", "labels", file) : json_object();
         assert_int_equal(trust_open(&f, NULL, plugin, &e), 0);
         assert_true(loader_open(&p, &(loader_args){.file = &f, .settings = s, .hooks = h}, &e) < 0);
-        if (strstr(e.msg, rows[i].want) == NULL)
-            fail_msg("'%s' does not say '%s'", e.msg, rows[i].want);
+        if (strstr(e.msg, bad[i].want) == NULL)
+            fail_msg("'%s' does not say '%s'", e.msg, bad[i].want);
         trust_close(&f);
         json_decref(s);
         hook_free(h);
@@ -143,10 +286,9 @@ static void test_refusals(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_weights_by_hand),
-        cmocka_unit_test(test_what_it_is_for),
-        cmocka_unit_test(test_a_row_without_label),
-        cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_weights_by_hand),     cmocka_unit_test(test_a_filter_in_between),
+        cmocka_unit_test(test_what_it_is_for),      cmocka_unit_test(test_counts_are_of_one_run),
+        cmocka_unit_test(test_a_row_without_label), cmocka_unit_test(test_refusals),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }

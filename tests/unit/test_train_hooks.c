@@ -71,6 +71,7 @@ static int weigh(hook_call *c, void *user, hone_err *e)
     n_examples += b->n_examples;
     for (uint64_t i = 0; i < b->n_examples; i++) {
         assert_true(b->bound[i] < b->bound[i + 1] && b->row[i] < 23);
+        assert_true(b->id[i] == 1000 + b->row[i]);
         c->view->values[i] = weight;
     }
     for (uint64_t i = 0; i < b->n; i++)
