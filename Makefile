@@ -213,6 +213,7 @@ $B/tests/unit/test_%: $B/tests/unit/test_%.o $(call obj,$(AID_SRC)) $(LIB)
 $B/%_avx2.o: HONE_CFLAGS += $(AVX2)
 $B/%_avx512.o: HONE_CFLAGS += $(AVX512)
 $B/%_amx.o: HONE_CFLAGS += $(AMX)
+$B/kernels/cpu/compact_avx512.o: HONE_CFLAGS += -mavx512vbmi2 -mpopcnt
 $B/%.o: %.c Makefile | need
 	$(call say,CC,$<)
 	@mkdir -p $(@D)

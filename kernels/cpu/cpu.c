@@ -15,6 +15,7 @@
 #endif
 
 #include "kernels/cpu/backend.h"
+#include "kernels/cpu/compact.h"
 #include "kernels/cpu/dnnl.h"
 
 static const kern_ops ops = {
@@ -237,6 +238,7 @@ static int open_cpu(kern_dev **out, const kern_open_args *a, char err[256])
     kern_dev *d = &c->base;
     c->isa = isa;
     c->vec = isas[isa].vec;
+    c->compact = isa >= CPU_AVX512_BF16 && cpu_compact_here();
     d->ops = &ops;
     d->backend = "cpu";
     d->threads = a->threads > 0 ? a->threads : usable_cpus();

@@ -22,8 +22,10 @@ typedef struct cpu_dev {
     kern_dev base;
     cpu_isa isa;
     const cpu_vec *vec;
+    bool compact; /* weights may be compact (compact.h) */
     cpu_pool *pool;
     struct cpu_dnnl *dnnl;
+    struct cpu_shelf *shelf; /* where the next lasting block goes; NULL: none has room */
     struct {
         void *p;
         size_t bytes;
@@ -40,6 +42,9 @@ int cpu_fail(kern_dev *d, int code, const char *fmt, ...) __attribute__((format(
 
 /* Accounted memory, 64-byte aligned, not zeroed. *out is NULL on failure. */
 int cpu_take(kern_dev *d, const char *what, size_t bytes, void **out);
+/* The same for what stays as long as the model: weights lie on huge pages together, which are read
+ * faster from end to end than their own small ones. */
+int cpu_take_lasting(kern_dev *d, const char *what, size_t bytes, void **out);
 void cpu_give(kern_dev *d, void *p);
 
 /* At least bytes in a slot; valid until the same slot is asked for again. */

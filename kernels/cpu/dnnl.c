@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "kernels/cpu/weight.h"
+#include "kernels/cpu/compact.h"
 
 enum { MAX_PRIMITIVES = 256 };
 
@@ -254,10 +254,22 @@ typedef struct job {
     int64_t mb, nb;        /* rows and columns of a block */
     entry *e[2][2];        /* [last rows][last columns] */
     bool stage_x, stage_y; /* they have gaps: a block goes through the thread's own memory */
-    size_t pad, x_bytes, each;
+    size_t pad, x_bytes, y_bytes, each;
     char *mem;
     atomic_int status;
 } job;
+
+/* The panels of columns [c0, c1) of a compact b, expanded into `to`. */
+static const char *expand(const job *j, int64_t c0, int64_t c1, char *to)
+{
+    const cpu_layout *l = &j->m->b->l;
+    size_t bytes = (size_t)(l->width * l->depth_pad) * 2;
+    for (int64_t p = c0 / l->width, i = 0; p * l->width < c1; p++, i++) {
+        cpu_compact_panel c = cpu_compact_at(j->m->b, p);
+        cpu_compact_expand(&c, l->depth_pad / 2, (uint16_t *)(void *)(to + (size_t)i * bytes));
+    }
+    return to;
+}
 
 /* Where column c of b begins. A block starts at a whole panel. */
 static const char *column_of(const job *j, int64_t c)
@@ -287,8 +299,10 @@ static void run_block(void *arg, int64_t i, int thread)
     }
     if (j->stage_y && s->add)
         copy_rows(ys, y_row, yb, (size_t)y->ld * ey, y_row, rows);
-    const void *p[N_ARGS] = {xb, column_of(j, b.c0), j->m->bias != NULL ? j->m->bias + b.c0 : NULL,
-                             ys, pad};
+    const char *w = j->m->b->compact != NULL
+                        ? expand(j, b.c0, b.c1, pad + j->pad + j->x_bytes + j->y_bytes)
+                        : column_of(j, b.c0);
+    const void *p[N_ARGS] = {xb, w, j->m->bias != NULL ? j->m->bias + b.c0 : NULL, ys, pad};
     int st = execute(j->x, j->e[rows != j->mb][b.c1 - b.c0 != j->nb], thread, p);
     if (st != 0) {
         atomic_store(&j->status, st);
@@ -314,12 +328,14 @@ enum {
 static void cut(job *j)
 {
     int64_t column = j->s.k * (int64_t)size_of(j->s.a_type);
-    bool far = j->s.n * column > FAR_BYTES;
+    /* A compact B is expanded for each block: many rows, and what stays in the cache. */
+    bool far = j->s.n * column > FAR_BYTES || j->m->b->compact != NULL;
     j->mb = far ? FAR_ROWS : BLOCK_ROWS;
     j->nb = far ? NEAR_BYTES / column / 64 * 64 : j->s.n;
     int64_t down = (j->s.m + j->mb - 1) / j->mb;
-    if (!far && down < BLOCKS)
-        j->nb = (j->s.n * down / BLOCKS + 63) / 64 * 64;
+    int64_t share = (j->s.n * down / BLOCKS + 63) / 64 * 64;
+    if (down < BLOCKS && (!far || (j->m->b->compact != NULL && share < j->nb)))
+        j->nb = share;
     j->nb = j->nb < 64 ? 64 : j->nb;
     j->nb = j->nb > j->s.n ? j->s.n : j->nb;
     j->mb = j->mb > j->s.m ? j->s.m : j->mb;
@@ -342,8 +358,11 @@ static int ready(kern_dev *d, job *j)
     j->stage_y = j->m->y->ld != j->nb && j->s.m > 1;
     j->pad = line(j->pad);
     j->x_bytes = j->stage_x ? line((size_t)(j->mb * j->s.k) * size_of(j->s.a_type)) : 0;
-    size_t y_bytes = j->stage_y ? line((size_t)(j->mb * j->nb) * size_of(j->s.y_type)) : 0;
-    int rc = cpu_thread_mem(d, j->pad + j->x_bytes + y_bytes, &mem, &j->each);
+    j->y_bytes = j->stage_y ? line((size_t)(j->mb * j->nb) * size_of(j->s.y_type)) : 0;
+    const cpu_layout *l = &j->m->b->l;
+    size_t b_bytes =
+        j->m->b->compact != NULL ? (size_t)((j->nb + 63) / 64 * 64 * l->depth_pad) * 2 : 0;
+    int rc = cpu_thread_mem(d, j->pad + j->x_bytes + j->y_bytes + b_bytes, &mem, &j->each);
     j->mem = mem;
     return rc;
 }

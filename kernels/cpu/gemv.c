@@ -2,7 +2,7 @@
  * together. */
 #include <string.h>
 
-#include "kernels/cpu/weight.h"
+#include "kernels/cpu/compact.h"
 
 /* Columns of a piece: a whole panel, as half of one would be read with holes, at half the speed. */
 enum { COLS = VEC_MV_COLS, UNIT = 16 };
@@ -34,6 +34,9 @@ static void panel(const job *j, int64_t p)
 {
     const cpu_matrix *b = j->m->b;
     size_t e = kern_dtype_size(b->dtype);
+    cpu_compact_panel compact = {0};
+    if (b->compact != NULL)
+        compact = cpu_compact_at(b, p);
     float c[VEC_MV_ROWS * VEC_MV_COLS];
     int64_t first = p * b->l.width,
             cols = b->l.cols - first < b->l.width ? b->l.cols - first : b->l.width;
@@ -47,7 +50,10 @@ static void panel(const job *j, int64_t p)
                     .width = b->l.width,
                     .cols = b->l.width,
                     .y = c};
-        b->dtype == KERN_F32 ? j->v->mv_f32(&a) : j->v->mv_bf16(&a);
+        if (b->compact != NULL)
+            cpu_compact_mv(&a, &compact);
+        else
+            b->dtype == KERN_F32 ? j->v->mv_f32(&a) : j->v->mv_bf16(&a);
         for (int64_t r = 0; r < a.rows; r++)
             finish(j, i + r, first, cols, c + r * VEC_MV_COLS);
     }

@@ -8,21 +8,37 @@
 /* Before every block stands its size; 64 bytes keep the block aligned. */
 typedef struct block {
     size_t bytes;
-    char pad[56];
+    struct cpu_shelf *shelf; /* NULL: memory of its own */
+    char pad[48];
 } block;
 
-enum { ALIGN = 64, HUGE_FROM = 4 << 20 };
+/* Blocks one after the other on huge pages; freed when the last of them goes. */
+struct cpu_shelf {
+    size_t used;
+    int live;
+    char pad[48];
+};
 
-int cpu_take(kern_dev *d, const char *what, size_t bytes, void **out)
+enum { ALIGN = 64, SHELF_FROM = 256 << 10, HUGE_FROM = 4 << 20, SHELF = 32 << 20 };
+
+static void *reserve(size_t bytes)
+{
+    void *p = NULL;
+    size_t align = bytes >= HUGE_FROM ? (size_t)2 << 20 : ALIGN;
+    if (bytes > PTRDIFF_MAX - 2 * align || posix_memalign(&p, align, bytes) != 0)
+        return NULL;
+    if (bytes >= HUGE_FROM)
+        (void)madvise(p, bytes, MADV_HUGEPAGE);
+    return p;
+}
+
+/* b is the block's memory, NULL where there was none. */
+static int counted(kern_dev *d, const char *what, size_t bytes, block *b, void **out)
 {
     *out = NULL;
-    block *b = NULL;
-    size_t align = bytes >= HUGE_FROM ? (size_t)2 << 20 : ALIGN;
-    if (bytes > PTRDIFF_MAX - 2 * align || posix_memalign((void **)&b, align, bytes + sizeof *b))
+    if (b == NULL)
         return cpu_fail(d, KERN_ENOMEM, "%s: no memory for %zu bytes (%zu in use)", what, bytes,
                         d->mem_used);
-    if (bytes >= HUGE_FROM)
-        (void)madvise(b, bytes + sizeof *b, MADV_HUGEPAGE);
     b->bytes = bytes;
     d->mem_used += bytes;
     if (d->mem_used > d->mem_peak)
@@ -31,13 +47,50 @@ int cpu_take(kern_dev *d, const char *what, size_t bytes, void **out)
     return 0;
 }
 
+int cpu_take(kern_dev *d, const char *what, size_t bytes, void **out)
+{
+    block *b = bytes < SIZE_MAX - sizeof *b ? reserve(bytes + sizeof *b) : NULL;
+    if (b != NULL)
+        b->shelf = NULL;
+    return counted(d, what, bytes, b, out);
+}
+
+int cpu_take_lasting(kern_dev *d, const char *what, size_t bytes, void **out)
+{
+    if (bytes < SHELF_FROM || bytes >= HUGE_FROM)
+        return cpu_take(d, what, bytes, out);
+    cpu_dev *c = cpu_of(d);
+    size_t need = (bytes + sizeof(block) + ALIGN - 1) / ALIGN * ALIGN;
+    if (c->shelf == NULL || c->shelf->used + need > SHELF) {
+        struct cpu_shelf *s = reserve(SHELF);
+        if (s == NULL)
+            return counted(d, what, bytes, NULL, out);
+        *s = (struct cpu_shelf){.used = sizeof *s};
+        c->shelf = s;
+    }
+    block *b = (block *)(void *)((char *)c->shelf + c->shelf->used);
+    b->shelf = c->shelf;
+    c->shelf->used += need;
+    c->shelf->live++;
+    return counted(d, what, bytes, b, out);
+}
+
 void cpu_give(kern_dev *d, void *p)
 {
     if (p == NULL)
         return;
     block *b = (block *)p - 1;
+    struct cpu_shelf *s = b->shelf;
     d->mem_used -= b->bytes;
-    free(b);
+    if (s == NULL) {
+        free(b);
+        return;
+    }
+    if (--s->live > 0)
+        return;
+    if (cpu_of(d)->shelf == s)
+        cpu_of(d)->shelf = NULL;
+    free(s);
 }
 
 int cpu_scratch(kern_dev *d, int slot, size_t bytes, void **out)

@@ -4,6 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "kernels/cpu/compact.h"
+
 static int check_part(kern_dev *d, const kern_weight_desc *s, int p)
 {
     const kern_tensor *w = &s->part[p], *b = &s->bias[p];
@@ -45,23 +47,31 @@ static bool any_bias(const kern_weight_desc *s)
 }
 
 static int take_matrix(kern_dev *d, cpu_matrix *m, kern_dtype t, int64_t depth, int64_t cols,
-                       bool transposed)
+                       bool transposed, bool may_be_compact)
 {
     m->dtype = t;
     m->l = cpu_layout_of(d, t, depth, cols, transposed);
-    return cpu_alloc(d, cpu_layout_bytes(&m->l, t), &m->data);
+    size_t bytes = cpu_layout_bytes(&m->l, t);
+    bool passing = may_be_compact && cpu_compact_fits(d, m);
+    int rc = (passing ? cpu_take : cpu_take_lasting)(d, "weight_new", bytes, &m->data);
+    if (rc == 0)
+        memset(m->data, 0, bytes);
+    return rc;
 }
 
 static int fill(kern_dev *d, kern_weight *w, const kern_weight_desc *s)
 {
-    int rc = take_matrix(d, &w->fwd, w->compute, w->in, w->out, true);
+    /* Weights that only answer are read for a row or two at a time. In training, where all products
+     * have many rows, expanding would cost more than it saves. */
+    bool answers = !w->need_dx && !w->trainable;
+    int rc = take_matrix(d, &w->fwd, w->compute, w->in, w->out, true, answers);
     if (rc == 0 && w->fwd.l.width == 0) {
         w->bwd = w->fwd; /* the same rows, read the other way */
         w->bwd.l.depth = w->out;
         w->bwd.l.cols = w->in;
         w->bwd.l.transposed = false;
     } else if (rc == 0 && w->need_dx) {
-        rc = take_matrix(d, &w->bwd, w->compute, w->out, w->in, false);
+        rc = take_matrix(d, &w->bwd, w->compute, w->out, w->in, false, false);
     }
     if (rc == 0 && any_bias(s)) {
         void *bias;
@@ -74,6 +84,8 @@ static int fill(kern_dev *d, kern_weight *w, const kern_weight_desc *s)
         if (rc == 0 && s->bias[p].data != NULL)
             v->to_f32(s->bias[p].dtype, s->bias[p].data, w->bias + w->at[p], s->part[p].rows);
     }
+    if (rc == 0 && answers && cpu_compact_fits(d, &w->fwd))
+        rc = cpu_compact_make(d, &w->fwd);
     return rc;
 }
 
@@ -128,6 +140,7 @@ int cpu_weight_free(kern_dev *d, kern_weight *w)
 {
     if (w == NULL)
         return 0;
+    cpu_compact_free(d, &w->fwd);
     if (w->bwd.data != w->fwd.data)
         cpu_give(d, w->bwd.data);
     cpu_give(d, w->fwd.data);

@@ -21,6 +21,7 @@ typedef struct cpu_matrix {
     cpu_layout l;
     kern_dtype dtype;
     void *data;
+    struct cpu_compact *compact; /* how data is to be read (compact.h); NULL: as the layout says */
 } cpu_matrix;
 
 struct kern_weight {
