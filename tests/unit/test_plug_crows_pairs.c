@@ -18,12 +18,13 @@ typedef struct kit {
     loaded *p;
 } kit;
 
-static kit open_kit(const char *csv, int min_pairs)
+static kit open_kit(const char *csv, const char *tokens, int min_pairs)
 {
     kit k = {.dir = aid_dir(), .h = bundled_hooks()};
     k.file = path_join(k.dir, "pairs.csv");
     assert_int_equal(file_write(k.file, csv, strlen(csv), NULL), 0);
-    char *s = mem_printf("{\"file\": \"%s\", \"min_pairs\": %d}", k.file, min_pairs);
+    char *s = mem_printf("{\"file\": \"%s\", \"tokens\": \"%s\", \"min_pairs\": %d}", k.file,
+                         tokens, min_pairs);
     k.p = aid_plugin_open(k.h, "crows_pairs", s);
     free(s);
     return k;
@@ -69,7 +70,7 @@ static const double said[5][2] = {{-1, -2}, {-3, -1}, {-4, -4}, {-1, -5}, {-2, -
 static void test_figures_by_hand(void **state)
 {
     (void)state;
-    kit k = open_kit(five, 4);
+    kit k = open_kit(five, "all", 4);
     json_t *data = ask(&k);
     json_t *first = json_array_get(json_object_get(data, "items"), 1);
     json_t *texts = json_object_get(first, "texts");
@@ -100,12 +101,61 @@ static void test_figures_by_hand(void **state)
     close_kit(&k);
 }
 
+/* Scored token by token; of the sentences' ids. */
+static void answer_tokens(json_t *data, const char *const (*ids)[2], const double (*logp)[2])
+{
+    json_t *items = json_object_get(data, "items");
+    for (size_t i = 0; i + 1 < json_array_size(items); i++) {
+        json_t *item = json_array_get(items, i + 1), *texts = json_object_get(item, "texts");
+        assert_true(json_is_true(json_object_get(item, "tokens")));
+        for (size_t t = 0; t < 2; t++) {
+            json_t *id = json_array(), *each = json_array(), *text = json_array_get(texts, t);
+            for (const char *s = ids[i][t]; *s != '\0'; s++) {
+                json_array_append_new(id, json_integer(*s));
+                /* the last token has one log-probability, the others another */
+                json_array_append_new(each, json_real(s[1] == '\0' ? logp[i][t] : -1));
+            }
+            json_object_set_new(text, "ids", id);
+            json_object_set_new(text, "logprobs", each);
+            json_object_set_new(text, "ll", json_real(-1));
+        }
+    }
+    json_object_set_new(data, "phase", json_string("score"));
+}
+
+static void test_shared_tokens_by_hand(void **state)
+{
+    (void)state;
+    static const char *const ids[5][2] = {
+        {"ab.c", "xy.c"},       /* ".c" */
+        {"abz", "abz"},         /* all */
+        {"abc", "xyz"},         /* none */
+        {"heshehis", "shehis"}, /* what stands in one sentence alone is not scored */
+        {"qabq", "abab"},       /* "ab" once, with the first of it; its last token is no end */
+    };
+    static const double logp[5][2] = {{-1, -3}, {-2, -1}, {-1, -9}, {-4, -1}, {-5, -7}};
+    kit k = open_kit(five, "shared", 1);
+    json_t *data = ask(&k);
+    answer_tokens(data, ids, logp);
+    json_t *s = bundled_scores(bundled_pass(k.h, HOOK_BIAS_PROBE, data));
+    char *each = json_dumps(
+        json_object_get(json_object_get(s, "examples"), "crows_pairs.likelihood_diff_shared"),
+        JSON_COMPACT);
+    assert_string_equal(each, "[2.0,1.0,0.0,3.0,0.0]");
+    free(each);
+    bundled_expect(s, "crows_pairs.pct_stereotype_shared", "value", 1. / 5, 1e-12);
+    bundled_expect(s, "crows_pairs.age.pct_stereotype_shared", "n", 4, 0);
+    assert_null(json_object_get(json_object_get(s, "metrics"), "crows_pairs.pct_stereotype"));
+    json_decref(s);
+    close_kit(&k);
+}
+
 /* Another subscriber took an item of ours away: no figure of what is left. */
 static void test_lost_items(void **state)
 {
     (void)state;
     hone_err e = {0};
-    kit k = open_kit(five, 1);
+    kit k = open_kit(five, "all", 1);
     json_t *data = ask(&k);
     answer(data, said, 5);
     json_array_remove(json_object_get(data, "items"), 5);
@@ -179,6 +229,16 @@ static json_t *evaluate(const char *model_dir, hooks *h)
     return r;
 }
 
+static void expect_figure(const json_t *r, const char *group, const json_t *want,
+                          const char *figure, double tolerance)
+{
+    bool all = strcmp(group, "all") == 0;
+    char *name = mem_printf("crows_pairs%s%s.%s", all ? "" : ".", all ? "" : group, figure);
+    bundled_expect(r, name, "n", json_number_value(json_object_get(want, "n")), 0);
+    bundled_expect(r, name, "value", json_number_value(json_object_get(want, figure)), tolerance);
+    free(name);
+}
+
 /* tests/golden/bias/gen_bias.py: lm-evaluation-harness's definitions, by transformers. */
 static void test_as_the_harness_defines_it(void **state)
 {
@@ -189,24 +249,16 @@ static void test_as_the_harness_defines_it(void **state)
     hone_err e = {0};
     if (csv == NULL || model_dir == NULL)
         skip();
-    kit k = open_kit(csv, 1);
+    kit k = open_kit(csv, "both", 1);
     json_t *r = evaluate(model_dir, k.h);
     if (js_load(&golden, "tests/golden/bias/crows_pairs.json", &e) != 0)
         fail_msg("%s", e.msg);
     assert_int_equal(json_object_size(golden), 10);
     json_object_foreach (golden, group, want) {
-        bool all = strcmp(group, "all") == 0;
-        char *share =
-            mem_printf("crows_pairs%s%s.pct_stereotype", all ? "" : ".", all ? "" : group);
-        char *diff =
-            mem_printf("crows_pairs%s%s.likelihood_diff", all ? "" : ".", all ? "" : group);
-        bundled_expect(r, share, "n", json_number_value(json_object_get(want, "n")), 0);
-        bundled_expect(r, share, "value",
-                       json_number_value(json_object_get(want, "pct_stereotype")), 1e-9);
-        bundled_expect(r, diff, "value",
-                       json_number_value(json_object_get(want, "likelihood_diff")), 1e-4);
-        free(share);
-        free(diff);
+        expect_figure(r, group, want, "pct_stereotype", 1e-9);
+        expect_figure(r, group, want, "likelihood_diff", 1e-4);
+        expect_figure(r, group, want, "pct_stereotype_shared", 1e-9);
+        expect_figure(r, group, want, "likelihood_diff_shared", 1e-4);
     }
     json_decref(golden);
     json_decref(r);
@@ -219,6 +271,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_figures_by_hand),
+        cmocka_unit_test(test_shared_tokens_by_hand),
         cmocka_unit_test(test_lost_items),
         cmocka_unit_test(test_bad_files),
         cmocka_unit_test(test_as_the_harness_defines_it),
