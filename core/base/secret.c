@@ -39,6 +39,7 @@ static int load(unsigned char out[SECRET_BYTES], const char *path, hone_err *e)
 {
     unsigned char bytes[SECRET_BYTES + 1];
     struct stat st;
+    ssize_t n = 0;
     int rc = 0;
     int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
     if (fd < 0)
@@ -48,7 +49,9 @@ static int load(unsigned char out[SECRET_BYTES], const char *path, hone_err *e)
     else if ((st.st_mode & 077) != 0)
         rc = hone_fail(e, HONE_EDENIED, "%s: mode %03o, others may read it; chmod 600", path,
                        (unsigned)st.st_mode & 0777);
-    else if (read(fd, bytes, sizeof bytes) != SECRET_BYTES)
+    else if ((n = read(fd, bytes, sizeof bytes)) < 0)
+        rc = file_error(e, path, "cannot read");
+    else if (n != SECRET_BYTES)
         rc = hone_fail(e, HONE_EFORMAT, "%s: not %d bytes long", path, SECRET_BYTES);
     close(fd);
     for (size_t i = 0; rc == 0 && i < SECRET_BYTES; i++)

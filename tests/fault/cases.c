@@ -17,5 +17,8 @@ const fault_case *const fault_cases[] = {
     &fault_feedback,
     &fault_checkpoint_prune,
     &fault_feedback_crash,
+    &fault_sign_key,
+    &fault_sign_dir,
+    &fault_erase,
     NULL,
 };

@@ -18,5 +18,11 @@ extern const fault_case fault_feedback;
 /* fault_prune.c */
 extern const fault_case fault_checkpoint_prune;
 
+/* fault_sign.c */
+extern const fault_case fault_sign_dir, fault_sign_key;
+
+/* fault_erase.c */
+extern const fault_case fault_erase;
+
 /* fault_crash.c */
 extern const fault_case fault_feedback_crash;

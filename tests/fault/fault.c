@@ -54,11 +54,12 @@ typedef struct trial {
 void fault_put(const char *dir, const char *name, const char *text)
 {
     hone_err e = {0};
-    char *path = path_join(dir, name);
-    if (file_write(path, text, strlen(text), &e) != 0) {
+    char *path = path_join(dir, name), *parent = path_dir(path);
+    if (dir_make(parent, &e) != 0 || file_write(path, text, strlen(text), &e) != 0) {
         fprintf(stderr, "fault: %s\n", e.msg);
         abort();
     }
+    free(parent);
     free(path);
 }
 

@@ -46,7 +46,7 @@ extern const fault_case *const fault_cases[];
 void fault_begin(void);
 void fault_end(void);
 
-/* Aids for cases. fault_put aborts where it cannot write. */
+/* Aids for cases. fault_put makes directories on the way, and aborts where it cannot write. */
 void fault_put(const char *dir, const char *name, const char *text);
 /* Does dir/name hold exactly this text? A NULL text: is it absent? */
 bool fault_holds(const char *dir, const char *name, const char *text);
