@@ -52,7 +52,7 @@ int cpu_attn_check(kern_dev *d, const kern_attn *a)
 /* ---- one tile of rows ------------------------------------------------------------------------ */
 
 typedef struct forward_mem {
-    float *q, *k, *kt, *v, *vw, *s, *p, *o;
+    float *q, *stage, *packed, *o, *s, *p;
     float max[ATTN_TILE], sum[ATTN_TILE], keep[ATTN_TILE];
     int lo[ATTN_TILE], hi[ATTN_TILE];
 } forward_mem;
@@ -62,36 +62,31 @@ enum { HEAD = (sizeof(forward_mem) + 63) / 64 * 64 };
 
 size_t attn_forward_bytes(const attn_form *f)
 {
-    int64_t row = 4 * (int64_t)f->words + 2 * f->wide + 2 * ATTN_TILE;
-    return HEAD + (size_t)(ATTN_TILE * row) * 4;
+    int64_t row = 2 * (int64_t)f->words + f->wide + 2 * (int64_t)ATTN_TILE;
+    return HEAD + (size_t)(ATTN_TILE * row + attn_packed_size(f)) * 4;
 }
 
 static void divide(const attn_form *f, forward_mem *m)
 {
     float *next = (float *)(void *)((char *)m + HEAD);
-    float **part[] = {&m->q, &m->k, &m->kt, &m->v, &m->vw, &m->o, &m->s, &m->p};
-    for (int i = 0; i < 8; i++) {
+    int64_t words = (int64_t)ATTN_TILE * f->words, wide = (int64_t)ATTN_TILE * f->wide;
+    int64_t tile = (int64_t)ATTN_TILE * ATTN_TILE;
+    float **part[] = {&m->q, &m->stage, &m->packed, &m->o, &m->s, &m->p};
+    int64_t size[] = {words, words, attn_packed_size(f), wide, tile, tile};
+    for (int i = 0; i < 6; i++) {
         *part[i] = next;
-        next += ATTN_TILE * (i < 4 ? f->words : i < 6 ? f->wide : ATTN_TILE);
+        next += size[i];
     }
 }
 
-static void load_tile(const attn_form *f, const attn_source *kv, int which, int64_t j0, int n,
-                      float *tile)
+/* The packed tile of keys from j0 on. */
+static const float *keys_at(const attn_form *f, const attn_block *b, forward_mem *m, int64_t j0,
+                            int n)
 {
-    for (int64_t j = 0, run, ld; j < n; j += run) {
-        const void *p = kv->at(kv->arg, j0 + j, which, &ld, &run);
-        run = run < n - j ? run : n - j;
-        attn_put_rows(f, tile, (int)j, (int)run, kv->t, p, ld);
-    }
-    attn_clear_rows(f, tile, n);
-}
-
-static void load_keys(const attn_form *f, const attn_block *b, forward_mem *m, int64_t j0, int n)
-{
-    load_tile(f, &b->kv, 0, j0, n, m->k);
-    load_tile(f, &b->kv, 1, j0, n, m->v);
-    f->v->transpose(m->k, f->words, ATTN_TILE, f->words, m->kt, ATTN_TILE);
+    if (b->packed != NULL)
+        return b->packed + j0 / ATTN_TILE * b->next;
+    attn_pack(f, &b->kv, j0, n, m->stage, m->packed);
+    return m->packed;
 }
 
 static int within(int64_t x)
@@ -100,7 +95,8 @@ static int within(int64_t x)
 }
 
 /* Scores of all rows against the tile of keys from j0 on become probabilities. */
-static void soften(const attn_form *f, const attn_block *b, forward_mem *m, int64_t j0, int rows)
+static void soften(const attn_form *f, const attn_block *b, forward_mem *m, int64_t j0, int rows,
+                   int cols)
 {
     for (int r = 0; r < rows; r++) {
         int64_t pos = b->pos + r / f->heads;
@@ -109,6 +105,7 @@ static void soften(const attn_form *f, const attn_block *b, forward_mem *m, int6
     }
     vec_soft s = {.s = m->s,
                   .rows = rows,
+                  .cols = cols,
                   .scale = b->scale,
                   .lo = m->lo,
                   .hi = m->hi,
@@ -134,28 +131,39 @@ static void finish(const attn_form *f, const attn_block *b, forward_mem *m, int 
     }
 }
 
+static void load_queries(const attn_form *f, const attn_block *b, forward_mem *m)
+{
+    for (int t = 0; t < b->tokens; t++)
+        attn_put_rows(f, m->q, t * f->heads, f->heads, b->q.dtype, cpu_at(&b->q, t, 0), f->d);
+    for (int r = 0; r < b->tokens * f->heads; r++) {
+        m->max[r] = -INFINITY;
+        m->sum[r] = 0;
+    }
+    memset(m->o, 0, (size_t)b->tokens * (size_t)(f->heads * f->wide) * 4);
+}
+
+/* The first position that is looked at; packed tiles begin at multiples of ATTN_TILE. */
+static int64_t first_key(const attn_block *b)
+{
+    int64_t j0 = b->window > 0 && b->pos >= b->window ? b->pos - b->window + 1 : 0;
+    return b->packed != NULL ? j0 / ATTN_TILE * ATTN_TILE : j0;
+}
+
+/* Keys that no row sees are left out of a tile's products, in steps of 16 and of a pair. */
 void attn_forward(const attn_form *f, const attn_block *b, void *mem)
 {
     forward_mem *m = mem;
     int rows = b->tokens * f->heads, steps = (f->d + f->group - 1) / f->group;
-    divide(f, m);
-    for (int t = 0; t < b->tokens; t++)
-        attn_put_rows(f, m->q, t * f->heads, f->heads, b->q.dtype, cpu_at(&b->q, t, 0), f->d);
-    for (int r = 0; r < rows; r++) {
-        m->max[r] = -INFINITY;
-        m->sum[r] = 0;
-    }
-    memset(m->o, 0, (size_t)(rows * f->wide) * 4);
     int64_t end = b->pos + b->tokens;
-    int64_t j0 = b->window > 0 && b->pos >= b->window ? b->pos - b->window + 1 : 0;
-    for (; j0 < end; j0 += ATTN_TILE) {
-        int n = end - j0 < ATTN_TILE ? (int)(end - j0) : ATTN_TILE;
-        load_keys(f, b, m, j0, n);
-        attn_mm(f, rows, ATTN_TILE, steps, m->q, f->words, 1, m->kt, ATTN_TILE, m->s, ATTN_TILE,
-                false);
-        soften(f, b, m, j0, rows);
+    divide(f, m);
+    load_queries(f, b, m);
+    for (int64_t j0 = first_key(b); j0 < end; j0 += ATTN_TILE) {
+        int n = end - j0 < ATTN_TILE ? (int)(end - j0) : ATTN_TILE, cols = (n + 15) / 16 * 16;
+        const float *k = keys_at(f, b, m, j0, n);
+        attn_mm(f, rows, cols, steps, m->q, f->words, 1, k, ATTN_TILE, m->s, ATTN_TILE, false);
+        soften(f, b, m, j0, rows, cols);
         attn_mm(f, rows, f->wide, (n + f->group - 1) / f->group, m->p, ATTN_TILE / f->group, 1,
-                attn_rows_as_b(f, m->v, m->vw), f->wide, m->o, f->wide, true);
+                k + attn_keys_size(f), f->wide, m->o, f->wide, true);
     }
     finish(f, b, m, rows);
 }
@@ -175,17 +183,65 @@ static const void *segment_at(const void *arg, int64_t pos, int which, int64_t *
     return cpu_at(t, pos, 0);
 }
 
-/* Tokens [t0, t0 + tokens) of segment s, key head kh. */
-static void run_block(const attn_form *f, const kern_attn *a, int s, int64_t t0, int kh, void *mem)
+typedef struct job {
+    const kern_attn *a;
+    attn_form f;
+    int64_t blocks; /* of the longest segment: all get as many */
+    int64_t tiles;  /* the same of keys */
+    float *packed;  /* all tiles of keys, see packed_at */
+    char *mem;
+    size_t each;
+} job;
+
+/* The packed tiles of segment s and key head kh: n_kv apart. A segment begins where no tile of the
+ * one before it lies. */
+static float *packed_at(const job *j, int s, int kh)
 {
-    int64_t c0 = a->cu[s], len = a->cu[s + 1] - c0, left = len - t0;
-    int tokens = left < f->tokens ? (int)left : f->tokens;
+    int64_t first = j->a->cu[s] / ATTN_TILE + s;
+    return j->packed + (first * j->a->n_kv + kh) * attn_packed_size(&j->f);
+}
+
+static int64_t length(const kern_attn *a, int s)
+{
+    return (int64_t)a->cu[s + 1] - a->cu[s];
+}
+
+/* Keys and values of segment s, key head kh. */
+static segment_arg segment_of(const kern_attn *a, int s, int kh)
+{
     kern_tensor k = kern_cols(&a->k, (int64_t)kh * a->d, a->d);
     kern_tensor v = kern_cols(&a->v, (int64_t)kh * a->d, a->d);
+    return (segment_arg){kern_rows(&k, a->cu[s], length(a, s)),
+                         kern_rows(&v, a->cu[s], length(a, s))};
+}
+
+static void pack_unit(void *arg, int64_t u, int thread)
+{
+    const job *j = arg;
+    const kern_attn *a = j->a;
+    int64_t heads = (int64_t)a->n_seg * a->n_kv, j0 = u / heads * ATTN_TILE;
+    int s = (int)(u % heads / a->n_kv), kh = (int)(u % a->n_kv);
+    int64_t left = length(a, s) - j0;
+    if (left <= 0)
+        return;
+    segment_arg seg = segment_of(a, s, kh);
+    attn_source kv = {segment_at, &seg, a->k.dtype};
+    attn_pack(&j->f, &kv, j0, left < ATTN_TILE ? (int)left : ATTN_TILE,
+              (float *)(void *)(j->mem + (size_t)thread * j->each),
+              packed_at(j, s, kh) + u / heads * a->n_kv * attn_packed_size(&j->f));
+}
+
+/* Tokens [t0, t0 + tokens) of segment s, key head kh. */
+static void run_block(const job *j, int s, int64_t t0, int kh, void *mem)
+{
+    const kern_attn *a = j->a;
+    const attn_form *f = &j->f;
+    int64_t c0 = a->cu[s], left = length(a, s) - t0;
+    int tokens = left < f->tokens ? (int)left : f->tokens;
     kern_tensor q = kern_cols(&a->q, (int64_t)kh * f->heads * a->d, (int64_t)f->heads * a->d);
     kern_tensor out = kern_cols(&a->out, (int64_t)kh * f->heads * a->d, (int64_t)f->heads * a->d);
-    segment_arg arg = {kern_rows(&k, c0, len), kern_rows(&v, c0, len)};
-    attn_block b = {.kv = {segment_at, &arg, a->k.dtype},
+    attn_block b = {.packed = packed_at(j, s, kh),
+                    .next = a->n_kv * attn_packed_size(f),
                     .q = kern_rows(&q, c0 + t0, tokens),
                     .out = kern_rows(&out, c0 + t0, tokens),
                     .pos = t0,
@@ -199,14 +255,6 @@ static void run_block(const attn_form *f, const kern_attn *a, int s, int64_t t0,
     attn_forward(f, &b, mem);
 }
 
-typedef struct job {
-    const kern_attn *a;
-    attn_form f;
-    int64_t blocks; /* of the longest segment: all get as many */
-    char *mem;
-    size_t each;
-} job;
-
 /* The last blocks, which see most keys, first. */
 static void run_unit(void *arg, int64_t u, int thread)
 {
@@ -214,8 +262,8 @@ static void run_unit(void *arg, int64_t u, int thread)
     const kern_attn *a = j->a;
     int64_t t0 = (j->blocks - 1 - u / ((int64_t)a->n_seg * a->n_kv)) * j->f.tokens;
     int s = (int)(u / a->n_kv % a->n_seg);
-    if (t0 < a->cu[s + 1] - a->cu[s])
-        run_block(&j->f, a, s, t0, (int)(u % a->n_kv), j->mem + (size_t)thread * j->each);
+    if (t0 < length(a, s))
+        run_block(j, s, t0, (int)(u % a->n_kv), j->mem + (size_t)thread * j->each);
 }
 
 int cpu_attn(kern_dev *d, const kern_attn *a)
@@ -224,12 +272,18 @@ int cpu_attn(kern_dev *d, const kern_attn *a)
     if (rc != 0 || a->q.rows == 0)
         return rc;
     job j = {.a = a, .f = attn_form_of(d, a->q.dtype, a->n_q, a->n_kv, a->d)};
-    void *mem;
+    void *mem, *packed;
+    int64_t places = (a->q.rows / ATTN_TILE + a->n_seg) * a->n_kv;
     rc = cpu_thread_mem(d, attn_forward_bytes(&j.f), &mem, &j.each);
+    if (rc == 0)
+        rc = cpu_scratch(d, CPU_SLOT_A, (size_t)(places * attn_packed_size(&j.f)) * 4, &packed);
     if (rc != 0)
         return rc;
     j.mem = mem;
+    j.packed = packed;
     j.blocks = (a->max_len + j.f.tokens - 1) / j.f.tokens;
+    j.tiles = (a->max_len + ATTN_TILE - 1) / ATTN_TILE;
+    cpu_run(d, a->k.rows * a->k.cols / 4, j.tiles * a->n_seg * a->n_kv, pack_unit, &j);
     cpu_run(d, a->q.rows * a->max_len * a->n_q, j.blocks * a->n_seg * a->n_kv, run_unit, &j);
     return 0;
 }

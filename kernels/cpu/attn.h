@@ -44,12 +44,31 @@ typedef struct attn_source {
     kern_dtype t;
 } attn_source;
 
+/* A tile of keys as the products read it: keys transposed [words, ATTN_TILE], and values as the
+ * second factor of a sum over keys. Floats of each, and of both. */
+static inline int64_t attn_keys_size(const attn_form *f)
+{
+    return (int64_t)ATTN_TILE * f->words;
+}
+
+static inline int64_t attn_packed_size(const attn_form *f)
+{
+    return attn_keys_size(f) + (int64_t)ATTN_TILE * f->wide / f->group;
+}
+
+/* Packs the keys and values of positions [j0, j0 + n), and zeros to the end of the tile; stage:
+ * [ATTN_TILE, words]. */
+void attn_pack(const attn_form *f, const attn_source *kv, int64_t j0, int n, float *stage,
+               float *packed);
+
 /* Tokens [pos, pos + tokens) of one key head's group; q and out have one token in each row. */
 typedef struct attn_block {
     attn_source kv;
-    kern_tensor q, out; /* [tokens, heads * d] */
-    kern_tensor lse;    /* F32 [tokens, heads]; data NULL: not wanted */
-    int64_t pos;        /* position of the first token among the keys */
+    const float *packed; /* tiles from position 0 on; NULL: they are packed on the way */
+    int64_t next;        /* floats from one to the next */
+    kern_tensor q, out;  /* [tokens, heads * d] */
+    kern_tensor lse;     /* F32 [tokens, heads]; data NULL: not wanted */
+    int64_t pos;         /* position of the first token among the keys */
     int tokens;
     float scale;
     int64_t window;

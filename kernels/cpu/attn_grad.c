@@ -43,7 +43,7 @@ enum { HEAD = (sizeof(grad_mem) + 63) / 64 * 64 };
 
 static size_t grad_bytes(const attn_form *f)
 {
-    int64_t row = 6 * (int64_t)f->words + 5 * (int64_t)f->wide + 5 * ATTN_TILE;
+    int64_t row = 6 * (int64_t)f->words + 5 * (int64_t)f->wide + 5 * (int64_t)ATTN_TILE;
     return HEAD + (size_t)(ATTN_TILE * row) * 4;
 }
 
@@ -54,7 +54,7 @@ static void divide(const attn_form *f, grad_mem *m)
                       &m->dw, &m->dk, &m->dv, &m->s,  &m->dp, &m->p,    &m->ds, &m->dsw};
     for (int i = 0; i < 16; i++) {
         *part[i] = next;
-        next += ATTN_TILE * (i < 6 ? f->words : i < 11 ? f->wide : ATTN_TILE);
+        next += (int64_t)ATTN_TILE * (i < 6 ? f->words : i < 11 ? f->wide : ATTN_TILE);
     }
 }
 
@@ -87,34 +87,33 @@ static void load_rows(const tile *t)
 }
 
 /* Fills the limits, lse and delta of row r; a row past the tile has no columns. */
-static void row_limits(const tile *t, vec_soft_grad *g, int i, int r)
+static void row_limits(const tile *t, vec_soft_grad *g, int i, int64_t r)
 {
     const attn_form *f = &t->p->f;
     const kern_attn *a = &t->p->a->f;
     int64_t pos = t->t0 + r / f->heads, from = a->window > 0 ? pos - a->window + 1 : 0;
     int64_t lo = from - t->j0, hi = pos - t->j0 + 1;
-    if (r >= t->tokens * f->heads)
+    if (r >= (int64_t)t->tokens * f->heads)
         hi = lo = 0;
     g->lo[i] = lo < 0 ? 0 : lo > ATTN_TILE ? ATTN_TILE : (int)lo;
     g->hi[i] = hi < 0 ? 0 : hi > t->keys ? t->keys : (int)hi;
-    if (g->hi[i] == t->keys && t->keys == ATTN_TILE)
-        g->hi[i] = ATTN_TILE;
-    if (r >= t->tokens * f->heads)
+    if (r >= (int64_t)t->tokens * f->heads)
         return;
     int64_t h = (int64_t)t->kh * f->heads + r % f->heads, row = t->c0 + pos;
     g->lse[i] = *(const float *)cpu_at(&a->lse, row, h);
     g->delta[i] = t->p->delta[row * a->n_q + h];
 }
 
-static void soften(const tile *t, int rows)
+static void soften(const tile *t, int rows, int cols)
 {
     const attn_form *f = &t->p->f;
     grad_mem *m = t->m;
     bool pairs = f->group == 2;
-    for (int r = 0; r < rows; r += 2) {
+    for (int64_t r = 0; r < rows; r += 2) {
         vec_soft_grad g = {.s = m->s + r * ATTN_TILE,
                            .dp = m->dp + r * ATTN_TILE,
                            .ld = ATTN_TILE,
+                           .cols = cols,
                            .scale = t->p->a->f.scale,
                            .p = m->p + (pairs ? r / 2 : r) * ATTN_TILE,
                            .ds = m->ds + r * (ATTN_TILE / f->group),
@@ -144,21 +143,41 @@ static void await_turn(const tile *t)
             sched_yield();
 }
 
+/* The rows of the next tile are far apart, and no machine guesses where. */
+static void fetch_next(const tile *t)
+{
+    const attn_form *f = &t->p->f;
+    const kern_attn_grad *a = t->p->a;
+    int64_t from = t->t0 + t->tokens, to = from + f->tokens < t->len ? from + f->tokens : t->len;
+    int64_t col = (int64_t)t->kh * f->heads * f->d;
+    size_t bytes = (size_t)(f->heads * f->d) * kern_dtype_size(a->dout.dtype);
+    for (int64_t i = from; i < to; i++) {
+        const char *q = cpu_at(&a->f.q, t->c0 + i, col), *dout = cpu_at(&a->dout, t->c0 + i, col);
+        for (size_t b = 0; b < bytes; b += 64) {
+            __builtin_prefetch(q + b);
+            __builtin_prefetch(dout + b);
+        }
+    }
+}
+
+/* Keys that no row of the tile sees are left out, in steps of 16 or of a pair. */
 static void tile_rows(const tile *t)
 {
     const attn_form *f = &t->p->f;
     const kern_attn *a = &t->p->a->f;
     grad_mem *m = t->m;
+    int64_t seen = t->t0 + t->tokens - t->j0;
     int rows = t->tokens * f->heads, dim = (f->d + f->group - 1) / f->group;
-    int rs = (rows + f->group - 1) / f->group, ks = (t->keys + f->group - 1) / f->group;
+    int keys = seen < t->keys ? (int)seen : t->keys, cols = (keys + 15) / 16 * 16;
+    int rs = (rows + f->group - 1) / f->group, ks = (keys + f->group - 1) / f->group;
     load_rows(t);
-    attn_mm(f, rows, ATTN_TILE, dim, m->q, f->words, 1, m->kt, ATTN_TILE, m->s, ATTN_TILE, false);
-    attn_mm(f, rows, ATTN_TILE, dim, m->dout, f->words, 1, m->vt, ATTN_TILE, m->dp, ATTN_TILE,
-            false);
-    soften(t, rows);
-    attn_mm(f, t->keys, f->wide, rs, m->p, 1, ATTN_TILE, attn_rows_as_b(f, m->dout, m->dw), f->wide,
+    fetch_next(t);
+    attn_mm(f, rows, cols, dim, m->q, f->words, 1, m->kt, ATTN_TILE, m->s, ATTN_TILE, false);
+    attn_mm(f, rows, cols, dim, m->dout, f->words, 1, m->vt, ATTN_TILE, m->dp, ATTN_TILE, false);
+    soften(t, rows, cols);
+    attn_mm(f, keys, f->wide, rs, m->p, 1, ATTN_TILE, attn_rows_as_b(f, m->dout, m->dw), f->wide,
             m->dv, f->wide, true);
-    attn_mm(f, t->keys, f->wide, rs, f->group == 2 ? m->dsw : m->ds, 1, ATTN_TILE,
+    attn_mm(f, keys, f->wide, rs, f->group == 2 ? m->dsw : m->ds, 1, ATTN_TILE,
             attn_rows_as_b(f, m->q, m->qw), f->wide, m->dk, f->wide, true);
     int64_t at = ((int64_t)t->kh * a->q.rows + t->c0 + t->t0) * f->heads;
     await_turn(t);
@@ -196,7 +215,7 @@ static void tile_keys(tile *t)
         t->tokens = end - t->t0 < f->tokens ? (int)(end - t->t0) : f->tokens;
         tile_rows(t);
     }
-    for (int j = 0; j < t->keys; j++) {
+    for (int64_t j = 0; j < t->keys; j++) {
         int64_t row = t->c0 + t->j0 + j, col = (int64_t)t->kh * f->d;
         f->v->from_f32(a->dk.dtype, t->m->dk + j * f->wide, cpu_at(&a->dk, row, col), f->d);
         f->v->from_f32(a->dv.dtype, t->m->dv + j * f->wide, cpu_at(&a->dv, row, col), f->d);

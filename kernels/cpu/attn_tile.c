@@ -52,3 +52,25 @@ const float *attn_rows_as_b(const attn_form *f, const float *tile, float *woven)
                 (uint16_t *)(void *)woven, 2 * (int64_t)f->wide);
     return woven;
 }
+
+static void load_tile(const attn_form *f, const attn_source *kv, int which, int64_t j0, int n,
+                      float *tile)
+{
+    for (int64_t j = 0, run, ld; j < n; j += run) {
+        const void *p = kv->at(kv->arg, j0 + j, which, &ld, &run);
+        run = run < n - j ? run : n - j;
+        attn_put_rows(f, tile, (int)j, (int)run, kv->t, p, ld);
+    }
+    attn_clear_rows(f, tile, n);
+}
+
+void attn_pack(const attn_form *f, const attn_source *kv, int64_t j0, int n, float *stage,
+               float *packed)
+{
+    float *values = packed + attn_keys_size(f);
+    load_tile(f, kv, 0, j0, n, stage);
+    f->v->transpose(stage, f->words, ATTN_TILE, f->words, packed, ATTN_TILE);
+    load_tile(f, kv, 1, j0, n, f->group == 1 ? values : stage);
+    if (f->group != 1)
+        (void)attn_rows_as_b(f, stage, values);
+}

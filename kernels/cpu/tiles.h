@@ -160,12 +160,18 @@ SIMD_FN vi tile_mask(int v, int lo, int hi)
     return (at >= lo) & (at < hi);
 }
 
-SIMD_FN void soft_row(const vec_soft *a, int r, const int bf)
+/* Probabilities that are rounded to bf16 need no more than a short polynomial. */
+SIMD_FN vf tile_exp(vf x, const int bf)
+{
+    return bf ? v_exp_short(x) : v_exp(x);
+}
+
+SIMD_FN void soft_row(const vec_soft *a, int r, const int bf, const int nv)
 {
     vf s[TILE_VECS], top = v_set1(a->max[r]), sum = {0};
-    bool whole = a->lo[r] <= 0 && a->hi[r] >= VEC_TILE;
+    bool whole = a->lo[r] <= 0 && a->hi[r] >= nv * VL;
     UNROLL
-    for (int v = 0; v < TILE_VECS; v++) {
+    for (int v = 0; v < nv; v++) {
         s[v] = v_load(a->s + r * VEC_TILE + v * VL) * a->scale;
         if (!whole)
             s[v] = v_select(tile_mask(v, a->lo[r], a->hi[r]), s[v], v_set1(-INFINITY));
@@ -173,8 +179,8 @@ SIMD_FN void soft_row(const vec_soft *a, int r, const int bf)
     }
     float max = v_max_lane(top);
     UNROLL
-    for (int v = 0; v < TILE_VECS; v++) {
-        vf p = v_exp(s[v] - max);
+    for (int v = 0; v < nv; v++) {
+        vf p = tile_exp(s[v] - max, bf);
         sum += p;
         v_put(a->p, r * VEC_TILE + v * VL, p, bf);
     }
@@ -183,24 +189,43 @@ SIMD_FN void soft_row(const vec_soft *a, int r, const int bf)
     a->max[r] = max;
 }
 
-SIMD_FN void tile_soft_t(const vec_soft *a, const int bf)
+SIMD_FN void tile_soft_t(const vec_soft *a, const int bf, const int nv)
 {
     for (int r = 0; r < a->rows; r++) {
         if (a->lo[r] < a->hi[r]) {
-            soft_row(a, r, bf);
+            soft_row(a, r, bf, nv);
             continue;
         }
-        memset((char *)a->p + (size_t)(r * VEC_TILE) * (bf ? 2 : 4), 0, VEC_TILE * (bf ? 2 : 4));
+        size_t e = bf ? 2 : 4;
+        memset((char *)a->p + (size_t)r * VEC_TILE * e, 0, (size_t)nv * VL * e);
         a->keep[r] = 1;
+    }
+}
+
+/* The count of vectors is known to the compiler, so that a row stays in registers. */
+SIMD_FN void tile_soft_cols(const vec_soft *a, const int bf)
+{
+    switch (a->cols / 16) {
+    case 1:
+        tile_soft_t(a, bf, TILE_VECS / 4);
+        break;
+    case 2:
+        tile_soft_t(a, bf, TILE_VECS / 2);
+        break;
+    case 3:
+        tile_soft_t(a, bf, TILE_VECS / 4 * 3);
+        break;
+    default:
+        tile_soft_t(a, bf, TILE_VECS);
     }
 }
 
 static inline void tile_soft(kern_dtype t, const vec_soft *a)
 {
     if (t == KERN_BF16)
-        tile_soft_t(a, 1);
+        tile_soft_cols(a, 1);
     else
-        tile_soft_t(a, 0);
+        tile_soft_cols(a, 0);
 }
 
 typedef struct soft_pair {
@@ -208,12 +233,12 @@ typedef struct soft_pair {
 } soft_pair;
 
 /* Probabilities and the gradient of the scores, for one vector of one row. */
-SIMD_FN soft_pair soft_grad_vec(const vec_soft_grad *a, int v, int row)
+SIMD_FN soft_pair soft_grad_vec(const vec_soft_grad *a, int v, int row, const int bf)
 {
     int64_t at = row * a->ld + v * VL;
-    vf p = v_exp(v_load(a->s + at) * a->scale - a->lse[row]);
+    vf p = tile_exp(v_load(a->s + at) * a->scale - a->lse[row], bf);
     vf ds = p * (v_load(a->dp + at) - a->delta[row]) * a->scale;
-    if (a->lo[row] <= 0 && a->hi[row] >= VEC_TILE)
+    if (a->lo[row] <= 0 && a->hi[row] >= a->cols)
         return (soft_pair){p, ds};
     vi mask = tile_mask(v, a->lo[row], a->hi[row]);
     return (soft_pair){v_select(mask, p, (vf){0}), v_select(mask, ds, (vf){0})};
@@ -221,22 +246,20 @@ SIMD_FN soft_pair soft_grad_vec(const vec_soft_grad *a, int v, int row)
 
 static inline void tile_soft_grad(const vec_soft_grad *a)
 {
-    UNROLL
     for (int row = 0; row < 2; row++)
-        UNROLL
-    for (int v = 0; v < TILE_VECS; v++) {
-        soft_pair g = soft_grad_vec(a, v, row);
-        v_store((float *)a->p + row * VEC_TILE + v * VL, g.p);
-        v_store((float *)a->ds + row * VEC_TILE + v * VL, g.ds);
-    }
+        for (int v = 0; v < a->cols / VL; v++) {
+            soft_pair g = soft_grad_vec(a, v, row, 0);
+            int at = row * VEC_TILE + v * VL;
+            v_store((float *)a->p + at, g.p);
+            v_store((float *)a->ds + at, g.ds);
+        }
 }
 
 #if defined(__AVX512BF16__)
 static inline void tile_soft_grad_pairs(const vec_soft_grad *a)
 {
-    UNROLL
-    for (int v = 0; v < TILE_VECS; v++) {
-        soft_pair even = soft_grad_vec(a, v, 0), odd = soft_grad_vec(a, v, 1);
+    for (int v = 0; v < a->cols / VL; v++) {
+        soft_pair even = soft_grad_vec(a, v, 0, 1), odd = soft_grad_vec(a, v, 1, 1);
         __m256i p0 = (__m256i)_mm512_cvtneps_pbh((__m512)even.p),
                 p1 = (__m256i)_mm512_cvtneps_pbh((__m512)odd.p);
         __m256i d0 = (__m256i)_mm512_cvtneps_pbh((__m512)even.ds),

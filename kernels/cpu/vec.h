@@ -75,18 +75,20 @@ enum { VEC_MV_ROWS = 4, VEC_MV_COLS = 64 };
 enum { VEC_TILE = 64 };
 typedef struct vec_soft {
     const float *s; /* [rows, VEC_TILE] dot products */
-    int rows;
+    int rows, cols; /* cols: computed, a multiple of 16 */
     float scale;
     const int *lo, *hi;      /* [rows] columns that count: [lo, hi) */
     float *max, *sum, *keep; /* [rows] of the row so far, carried on; what earlier sums of the row
                                 are to be multiplied by */
-    void *p;                 /* [rows, VEC_TILE] exp(scaled - max); 0 where no column counts */
+    void *p; /* [rows, VEC_TILE], cols of it written: exp(scaled - max); 0 where a column does not
+                count */
 } vec_soft;
 
 /* Two rows of scores and of dP on the way back. */
 typedef struct vec_soft_grad {
     const float *s, *dp;
     int64_t ld;
+    int cols; /* computed, a multiple of 16 */
     float scale;
     int lo[2], hi[2];
     float lse[2], delta[2];
