@@ -2,11 +2,11 @@
  * it is to answer, the model does, and subscribers make scores of it.
  *
  * phase "items": {"phase", "items": [], "scores": {}}; an item that is appended is
- *   {"probe", "group", "texts": [{"context" (""), "text"}], "prompts": [text or messages],
- *    "tokens": true}
- * phase "score": the same items, where each text has "ll" (natural log-probability of the text
- * after its context), "n_tokens", "n_bytes", with "tokens" also "ids" and "logprobs"; and an item
- * with prompts has "answers". What a score may be stands in probe_score.c.
+ *   {"probe", "group", "texts": [{"context" (""), "text"}, or {"messages"}, of which the last is
+ * the assistant's and is scored], "prompts": [text or messages], "tokens": true} phase "score": the
+ * same items, where each text has "ll" (natural log-probability of the text after its context),
+ * "n_tokens", "n_bytes", with "tokens" also "ids" and "logprobs"; and an item with prompts has
+ * "answers". What a score may be stands in probe_score.c.
  *
  * Context and text are split as lm-evaluation-harness does it: spaces that end the context go to
  * the text, the border is where the tokens of the context alone end, and without context the text
@@ -59,10 +59,31 @@ static int after_context(example *x, const char *context, size_t border, const t
     return rc;
 }
 
+static int after_messages(example *x, const json_t *messages, const eval_options *o, hone_err *e)
+{
+    chat_tokens ct = {0};
+    const json_t *last = json_array_get(messages, json_array_size(messages) - 1);
+    const char *role = json_string_value(json_object_get(last, "role"));
+    if (o->c == NULL)
+        return hone_fail(e, HONE_EINVAL, "messages need a chat template, and this model has none");
+    if (role == NULL || strcmp(role, "assistant") != 0)
+        return hone_fail(e, HONE_EFORMAT, "the last message to score must be the assistant's");
+    int rc = chat_encode(o->c, o->t, messages, &(chat_options){0}, CHAT_TRAIN_LAST, &ct, e);
+    if (rc != 0)
+        return rc;
+    x->n_ids = ct.n;
+    x->ids = ct.id;
+    x->mask = ct.mask;
+    free(ct.turn);
+    return 0;
+}
+
 static int encode_text(example *x, const json_t *t, const eval_options *o, hone_err *e)
 {
     const char *text = json_string_value(json_object_get(t, "text"));
     const char *context = json_string_value(json_object_get(t, "context"));
+    if (json_object_get(t, "messages") != NULL)
+        return after_messages(x, json_object_get(t, "messages"), o, e);
     if (text == NULL)
         return hone_fail(e, HONE_EFORMAT, "a text has no \"text\"");
     size_t border = context != NULL ? strlen(context) : 0;

@@ -355,6 +355,55 @@ static void test_a_probe_is_given_what_the_model_says(void **state)
     json_decref(r);
 }
 
+#define TALK                                                                                       \
+    "[{\"role\": \"user\", \"content\": \"hello\"}, {\"role\": \"assistant\", \"content\": "       \
+    "\"you\"}]"
+
+/* user: the role of the last message. */
+static int probe_talk(hook_call *call, void *user, hone_err *e)
+{
+    json_t *talk, *items = json_object_get(call->data, "items");
+    if (strcmp(json_string_value(json_object_get(call->data, "phase")), "items") == 0) {
+        assert_int_equal(js_parse(&talk, TALK, strlen(TALK), e), 0);
+        json_object_set_new(json_array_get(talk, 1), "role", json_string(user));
+        json_array_append_new(items, json_pack("{s:[{s:o}]}", "texts", "messages", talk));
+        return HOOK_MODIFIED;
+    }
+    json_t *text = json_array_get(json_object_get(json_array_get(items, 0), "texts"), 0);
+    json_object_set(json_object_get(call->data, "scores"), "ll", json_object_get(text, "ll"));
+    return HOOK_MODIFIED;
+}
+
+/* Of a conversation the assistant's last turn is scored, as eval scores it. */
+static void test_a_probe_may_score_conversations(void **state)
+{
+    (void)state;
+    static char assistant[] = "assistant", role[] = "user";
+    json_t *r = NULL;
+    hone_err e = {0};
+    put("{\"messages\": " TALK "}\n");
+    for (int i = 0; i < 2; i++) {
+        hooks *h = hook_new();
+        hook_on(h, HOOK_BIAS_PROBE, "test", 0, probe_talk, i == 0 ? assistant : role, NULL);
+        eval_options o = options("perplexity");
+        o.hooks = h;
+        int rc = eval_run(&r, &o, &e);
+        hook_free(h);
+        if (i == 0 && rc != 0)
+            fail_msg("%s", e.msg);
+        if (i == 1)
+            assert_string_equal(e.msg, "bias.probe: item 0: the last message to score must be the "
+                                       "assistant's");
+        if (i == 0) {
+            double nll = json_number_value(json_array_get(
+                json_array_get(json_object_get(json_object_get(r, "examples"), "perplexity"), 0),
+                0));
+            assert_true(nll > 0 && fabs(figure(r, "ll", "value") + nll) < 1e-6);
+            json_decref(r);
+        }
+    }
+}
+
 static void test_scores_of_probes(void **state)
 {
     (void)state;
@@ -459,6 +508,7 @@ int main(void)
         cmocka_unit_test(test_compare),
         cmocka_unit_test(test_hooks_add_metrics),
         cmocka_unit_test(test_a_probe_is_given_what_the_model_says),
+        cmocka_unit_test(test_a_probe_may_score_conversations),
         cmocka_unit_test(test_scores_of_probes),
         cmocka_unit_test(test_scores_of_hooks_are_held_to_something),
         cmocka_unit_test(test_refusals),
