@@ -196,6 +196,11 @@ struct hone_host {
     /* 64 hex digits and a NUL. */
     void (*sha256)(char out[65], const void *data, size_t len);
     /* 1.0 ends here. */
+
+    /* In init only: JSON text as a value that lives until fini has returned; NULL for what is no
+     * JSON. */
+    const hone_value *(*parse)(hone_ctx *cx, const char *text, size_t len);
+    /* 1.1 ends here. */
 };
 
 /* ---- what a plugin says of itself ---- */

@@ -35,6 +35,7 @@ struct loaded {
     hone_host host;
     hooks *hooks;
     json_t *settings;
+    json_t *parsed; /* what init had read as JSON; NULL: nothing */
     void *state;
     pthread_mutex_t turn; /* of a plugin that is not thread-safe */
     runner *runner;       /* NULL: its calls have no limit */
@@ -295,6 +296,18 @@ static const hone_value *host_settings(hone_ctx *cx)
     return value_of(of(cx)->settings);
 }
 
+static const hone_value *host_parse(hone_ctx *cx, const char *text, size_t len)
+{
+    loaded *p = of(cx);
+    json_t *v;
+    if (!p->in_init || text == NULL || js_parse(&v, text, len, NULL) != 0)
+        return NULL;
+    if (p->parsed == NULL)
+        p->parsed = json_array();
+    json_array_append_new(p->parsed, v);
+    return value_of(v);
+}
+
 static void host_set_state(hone_ctx *cx, void *state)
 {
     of(cx)->state = state;
@@ -358,7 +371,8 @@ static void fill_host(hone_host *h)
                      .api = host_api,
                      .veto = host_veto,
                      .error = host_error,
-                     .late = host_late};
+                     .late = host_late,
+                     .parse = host_parse};
     value_members(h);
 }
 
@@ -373,6 +387,7 @@ static void loaded_free(loaded *p)
     for (size_t i = 0; i < p->n_subs; i++)
         free(p->subs[i]);
     json_decref(p->settings);
+    json_decref(p->parsed);
     pthread_mutex_destroy(&p->turn);
     free(p);
 }
