@@ -2,23 +2,29 @@
  * of a group exchanged for those of the other: does the model find the text less likely, does it
  * answer otherwise?
  *
- * A line of the file is {"text"} or {"prompt", "completion"}, of which "group" names where it
- * belongs. Terms are whole words of a table that goes both ways; case is kept. A line is left out
- * where the swap is not sure: her stands for him and for his, his for her and for hers; Mr, Mrs,
- * Ms, sir and madam have no one counterpart; a term beside a hyphen is part of another word.
+ * A line of the file is {"text"}, {"prompt", "completion"} or {"messages"}, of which "group" names
+ * where it belongs. Terms are whole words of a table that goes both ways; case is kept, and each
+ * word is looked at once, so that nothing is exchanged back. The table has groups: a line is
+ * exchanged in one group at a time, and is left out of a group where the exchange is not sure: her
+ * stands for him and for his, his for her and for hers; Mr, Mrs, Ms, sir and madam have no one
+ * counterpart; a term beside a hyphen is part of another word.
  *
- * augment (data.record) makes the same exchange in training data: beside a record, its twin. */
+ * augment (data.record) makes the same exchange in training data, in all groups at once: beside a
+ * record, its twin. */
 #include <hone_plugin.h>
 
 #include <errno.h>
 #include <math.h>
 #include <stdlib.h>
+#include <utf8proc.h>
 
 enum {
     MAX_LINES = 50000,
     MAX_BYTES = 64 << 20,
     MAX_LINE = 1 << 20,
     MAX_TERMS = 4096,
+    MAX_TERM_GROUPS = 32,
+    TABLE = 4 * MAX_TERMS,
     MAX_GROUPS = 64,
     MAX_DEPTH = 32,
     MAX_WORD = 64
@@ -46,189 +52,446 @@ static const char *const built_in[][2] = {
 static const char *const unsure[] = {"him", "his", "her", "hers", "mr", "mrs", "ms", "sir", "madam"};
 /* clang-format on */
 
+typedef struct term {
+    char *lower;          /* one allocation with spelling */
+    const char *spelling; /* as it was given */
+    size_t other, group;  /* other: its counterpart; itself where there is no sure one */
+} term;
+
 typedef struct counter {
-    char *terms[MAX_TERMS]; /* lower case; those of a pair follow each other */
-    size_t n_terms, len;
+    term terms[MAX_TERMS];
+    uint16_t table[TABLE]; /* of a hash table, a term's number + 1 */
+    char *groups[MAX_TERM_GROUPS];
+    size_t n_terms, n_groups, first_unsure[MAX_TERM_GROUPS], len;
     char *text; /* the file */
     int64_t min_pairs;
 } counter;
 
 static void counter_free(counter *c)
 {
-    for (size_t i = 0; c != NULL && i < c->n_terms; i++)
-        free(c->terms[i]);
-    if (c != NULL)
-        free(c->text);
+    if (c == NULL)
+        return;
+    for (size_t i = 0; i < c->n_terms; i++)
+        free(c->terms[i].lower);
+    for (size_t i = 0; i < c->n_groups; i++)
+        free(c->groups[i]);
+    free(c->text);
     free(c);
+}
+
+/* ---- words ---- */
+
+static utf8proc_int32_t next_char(const char *s, size_t n, size_t *len)
+{
+    uint32_t cp;
+    *len = hone_utf8_next(s, n, &cp);
+    return (utf8proc_int32_t)cp;
+}
+
+/* A letter, mark or number. */
+static int in_word(utf8proc_int32_t c)
+{
+    utf8proc_category_t k = utf8proc_category(c);
+    return (k >= UTF8PROC_CATEGORY_LU && k <= UTF8PROC_CATEGORY_NO) || c == '_';
+}
+
+static size_t word_len(const char *s, size_t n)
+{
+    size_t i = 0, len;
+    while (i < n && in_word(next_char(s + i, n - i, &len)))
+        i += len;
+    return i;
+}
+
+/* 1 where it fits. */
+static int lower_word(char out[MAX_WORD], const char *s, size_t n)
+{
+    size_t k = 0, len;
+    for (size_t i = 0; i < n; i += len) {
+        utf8proc_int32_t c = next_char(s + i, n - i, &len);
+        if (k + 4 >= MAX_WORD)
+            return 0;
+        k += (size_t)utf8proc_encode_char(utf8proc_tolower(c), (utf8proc_uint8_t *)out + k);
+    }
+    out[k] = '\0';
+    return 1;
 }
 
 /* ---- terms ---- */
 
-static int is_upper(char ch)
+/* Where the term is in the table, or the free place for it. */
+static uint16_t *place_of(const counter *c, const char *lower)
 {
-    return ch >= 'A' && ch <= 'Z';
+    uint32_t hash = 2166136261u; /* FNV-1a */
+    for (const char *s = lower; *s != '\0'; s++)
+        hash = (hash ^ (unsigned char)*s) * 16777619u;
+    size_t i = hash % TABLE;
+    while (c->table[i] != 0 && strcmp(c->terms[c->table[i] - 1].lower, lower) != 0)
+        i = (i + 1) % TABLE;
+    return (uint16_t *)(uintptr_t)&c->table[i];
 }
 
-static char lower(char ch)
+/* NULL where the word is none of the groups of the mask. */
+static const term *find_term(const counter *c, const char *s, size_t n, uint32_t mask)
 {
-    return is_upper(ch) ? (char)(ch + 32) : ch;
+    char lower[MAX_WORD];
+    if (!lower_word(lower, s, n))
+        return NULL;
+    uint16_t number = *place_of(c, lower);
+    if (number == 0 || (mask >> c->terms[number - 1].group & 1) == 0)
+        return NULL;
+    return &c->terms[number - 1];
 }
 
-static char upper(char ch)
+static int is_sure(const counter *c, const term *t)
 {
-    return ch >= 'a' && ch <= 'z' ? (char)(ch - 32) : ch;
+    return &c->terms[t->other] != t;
 }
 
-static int in_word(char ch)
+typedef struct grow {
+    char *s;
+    size_t n, cap;
+    int failed;
+} grow;
+
+static void put(grow *t, const char *s, size_t n)
 {
-    return (ch & 0x80) != 0 || (lower(ch) >= 'a' && lower(ch) <= 'z') || (ch >= '0' && ch <= '9') ||
-           ch == '_';
+    if (t->n + n + 1 > t->cap) {
+        size_t cap = 2 * (t->n + n) + 64;
+        char *grown = realloc(t->s, cap);
+        t->failed |= grown == NULL;
+        if (grown == NULL)
+            return;
+        t->s = grown;
+        t->cap = cap;
+    }
+    memcpy(t->s + t->n, s, n);
+    t->n += n;
+    t->s[t->n] = '\0';
 }
 
-static int same(const char *s, size_t n, const char *term)
+/* Writes term in the case of s[0..n), which is `from`: HE, He, he; and as it was given where s is
+ * as that was given. */
+static void put_term(grow *out, const term *from, const term *to, const char *s, size_t n)
 {
-    size_t i = 0;
-    while (i < n && term[i] != '\0' && lower(s[i]) == term[i])
-        i++;
-    return i == n && term[i] == '\0';
+    size_t len, chars = 0, lowers = 0, firsts = 0;
+    if (strlen(from->spelling) == n && memcmp(from->spelling, s, n) == 0) {
+        put(out, to->spelling, strlen(to->spelling));
+        return;
+    }
+    for (size_t i = 0; i < n; i += len, chars++) {
+        utf8proc_category_t k = utf8proc_category(next_char(s + i, n - i, &len));
+        lowers += k == UTF8PROC_CATEGORY_LL;
+        firsts += i == 0 && (k == UTF8PROC_CATEGORY_LU || k == UTF8PROC_CATEGORY_LT);
+    }
+    int all = chars > 1 && lowers == 0;
+    for (size_t i = 0, size = strlen(to->lower); i < size; i += len) {
+        char one[4];
+        utf8proc_int32_t c = next_char(to->lower + i, size - i, &len);
+        if (all || (i == 0 && firsts > 0))
+            c = utf8proc_toupper(c);
+        put(out, one, (size_t)utf8proc_encode_char(c, (utf8proc_uint8_t *)one));
+    }
 }
 
-/* Its number, or -1. */
-static long find_term(const counter *c, const char *s, size_t n)
+static int is_hyphen(const char *s, size_t n)
 {
-    for (size_t i = 0; n < MAX_WORD && i < c->n_terms; i++)
-        if (same(s, n, c->terms[i]))
-            return (long)i;
-    return -1;
+    return n > 0 && (*s == '-' || (n >= 3 && (memcmp(s, "\xE2\x80\x90", 3) == 0 ||
+                                              memcmp(s, "\xE2\x80\x91", 3) == 0)));
 }
 
-static int is_unsure(const char *s, size_t n)
+/* What is done to a text: the groups (bits), and how; what came of it. neutral: either term of a
+ * pair becomes the first, and all unsure ones of a group one of them, so that two answers that
+ * differ in these words alone are the same. */
+typedef struct exchange {
+    const hone_host *h;
+    hone_call *call;
+    const counter *c;
+    uint32_t mask;
+    int neutral, doubt, failed;
+    size_t n_swaps;
+} exchange;
+
+static void put_word(exchange *x, grow *out, const char *s, size_t n, int joined)
 {
-    for (size_t i = 0; i < sizeof unsure / sizeof *unsure; i++)
-        if (same(s, n, unsure[i]))
-            return 1;
-    return 0;
+    const counter *c = x->c;
+    const term *t = find_term(c, s, n, x->mask);
+    if (t != NULL && x->neutral && !is_sure(c, t)) {
+        put_term(out, t, &c->terms[c->first_unsure[t->group]], s, n);
+    } else if (t != NULL && is_sure(c, t) && (x->neutral || !joined)) {
+        const term *other = &c->terms[t->other];
+        put_term(out, t, x->neutral && other > t ? t : other, s, n);
+        x->n_swaps++;
+    } else {
+        x->doubt |= t != NULL;
+        put(out, s, n);
+    }
 }
 
-/* Writes term in the case of s[0..n): HE, He, he. */
-static size_t put_term(char *to, const char *term, const char *s, size_t n)
+/* The text with every term exchanged. Caller frees; NULL without memory. */
+static char *swapped(exchange *x, const char *s)
 {
-    size_t len = strlen(term);
-    int all = n > 1;
-    for (size_t i = 0; i < n; i++)
-        all = all && !(s[i] >= 'a' && s[i] <= 'z');
-    for (size_t i = 0; i < len; i++)
-        to[i] = all || (i == 0 && is_upper(s[0])) ? upper(term[i]) : term[i];
-    return len;
-}
-
-/* The text with every term exchanged, adding how many to *n_swaps; *doubt where one is not sure.
- * neutral: either term of a pair becomes the first, and all unsure ones "his", so that two answers
- * that differ in the gender alone are the same. Caller frees; NULL without memory. */
-static char *swapped(const counter *c, const char *s, int neutral, size_t *n_swaps, int *doubt)
-{
-    size_t n = strlen(s), k = 0;
-    char *out = malloc(n * MAX_WORD + 1);
-    for (size_t i = 0; out != NULL && i < n;) {
-        size_t len = 0;
-        while (i + len < n && in_word(s[i + len]))
-            len++;
-        if (len == 0) {
-            out[k++] = s[i++];
+    size_t n = strlen(s), len;
+    int after_hyphen = 0;
+    grow out = {NULL, 0, 0, 0};
+    put(&out, "", 0);
+    for (size_t i = 0; i < n; i += len) {
+        len = word_len(s + i, n - i);
+        if (len > 0) {
+            put_word(x, &out, s + i, len, after_hyphen || is_hyphen(s + i + len, n - i - len));
+            after_hyphen = 0;
             continue;
         }
-        long t = find_term(c, s + i, len);
-        int maybe = is_unsure(s + i, len) && t < 0;
-        int joined = (i > 0 && s[i - 1] == '-') || s[i + len] == '-';
-        if (neutral && maybe) {
-            k += put_term(out + k, "his", s + i, len);
-        } else if (t >= 0 && (neutral || !joined)) {
-            k += put_term(out + k, c->terms[neutral ? t & ~1L : t ^ 1], s + i, len);
-            ++*n_swaps;
-        } else {
-            *doubt |= maybe || t >= 0;
-            memcpy(out + k, s + i, len);
-            k += len;
-        }
-        i += len;
+        after_hyphen = is_hyphen(s + i, n - i);
+        next_char(s + i, n - i, &len);
+        put(&out, s + i, len);
     }
-    if (out == NULL)
-        return NULL;
-    out[k] = '\0';
-    char *fit = realloc(out, k + 1);
-    return fit != NULL ? fit : out;
+    x->failed |= out.failed;
+    if (out.failed)
+        free(out.s);
+    return out.failed ? NULL : out.s;
 }
 
-static int add_term(counter *c, const char *term, const hone_host *h, hone_ctx *cx)
+/* ---- the table of terms ---- */
+
+static int add_term(counter *c, const char *word, size_t group, size_t other, const hone_host *h,
+                    hone_ctx *cx)
 {
-    size_t n = strlen(term);
-    if (n == 0 || n >= MAX_WORD)
-        return h->init_error(cx, "terms: '%.70s' must have 1 to %d bytes", term, MAX_WORD - 1);
-    for (size_t i = 0; i < n; i++)
-        if (!in_word(term[i]))
-            return h->init_error(cx, "terms: '%s' is not one word", term);
-    if (find_term(c, term, n) >= 0)
-        return h->init_error(cx, "terms: '%s' stands in two pairs; builtin: false leaves ours out",
-                             term);
-    char *own = c->n_terms < MAX_TERMS ? malloc(n + 1) : NULL;
+    char lower[MAX_WORD];
+    size_t n = strlen(word);
+    if (n == 0 || !lower_word(lower, word, n))
+        return h->init_error(cx, "terms: '%.70s' must have 1 to %d bytes", word, MAX_WORD - 5);
+    if (word_len(word, n) != n)
+        return h->init_error(cx, "terms: '%s' is not one word", word);
+    uint16_t *place = place_of(c, lower);
+    if (*place != 0)
+        return h->init_error(cx, "terms: '%s' stands there twice; builtin: false leaves ours out",
+                             word);
+    size_t len = strlen(lower);
+    char *own = c->n_terms < MAX_TERMS ? malloc(len + n + 2) : NULL;
     if (own == NULL)
         return h->init_error(cx, "terms: no memory, or more than %d", MAX_TERMS);
-    for (size_t i = 0; i <= n; i++)
-        own[i] = lower(term[i]);
-    c->terms[c->n_terms++] = own;
+    memcpy(own, lower, len + 1);
+    memcpy(own + len + 1, word, n + 1);
+    c->terms[c->n_terms] = (term){own, own + len + 1, other, group};
+    *place = (uint16_t)++c->n_terms;
     return 0;
 }
 
-static int read_terms(counter *c, const hone_host *h, hone_ctx *cx)
+static int add_pair(counter *c, const char *a, const char *b, size_t group, const hone_host *h,
+                    hone_ctx *cx)
 {
-    const hone_value *s = h->settings(cx), *own = h->get(s, "terms");
+    size_t first = c->n_terms;
+    int rc = add_term(c, a, group, first + 1, h, cx);
+    return rc == 0 ? add_term(c, b, group, first, h, cx) : rc;
+}
+
+static int add_unsure(counter *c, const char *word, size_t group, const hone_host *h, hone_ctx *cx)
+{
+    int rc = add_term(c, word, group, c->n_terms, h, cx);
+    if (rc == 0 && c->first_unsure[group] == 0)
+        c->first_unsure[group] = c->n_terms - 1;
+    return rc;
+}
+
+/* The group of this name, which may be new. */
+static int find_group(size_t *out, counter *c, const char *name, const hone_host *h, hone_ctx *cx)
+{
+    size_t i = 0;
+    while (i < c->n_groups && strcmp(c->groups[i], name) != 0)
+        i++;
+    *out = i;
+    if (i < c->n_groups)
+        return 0;
+    if (i == MAX_TERM_GROUPS || name[0] == '\0' || strlen(name) > 100)
+        return h->init_error(cx,
+                             "terms: more than %d groups, or one without a name of 1 to 100 "
+                             "bytes",
+                             MAX_TERM_GROUPS);
+    c->groups[i] = malloc(strlen(name) + 1);
+    if (c->groups[i] == NULL)
+        return h->init_error(cx, "no memory");
+    strcpy(c->groups[i], name);
+    c->n_groups++;
+    return 0;
+}
+
+static int read_pairs(counter *c, size_t group, const hone_value *list, const hone_host *h,
+                      hone_ctx *cx)
+{
     int rc = 0;
-    size_t n = h->boolean(h->get(s, "builtin"), 1) ? sizeof built_in / sizeof *built_in : 0;
-    for (size_t i = 0; rc == 0 && i < 2 * n; i++)
-        rc = add_term(c, built_in[i / 2][i % 2], h, cx);
-    if (h->type(own) != HONE_ARRAY && h->type(own) != HONE_NULL && h->type(own) != HONE_ABSENT)
-        return h->init_error(cx, "terms must be a list of pairs: [[Anna, Paul]]");
-    for (size_t i = 0; rc == 0 && i < h->length(own); i++) {
-        const char *a = h->string(h->at(h->at(own, i), 0), NULL);
-        const char *b = h->string(h->at(h->at(own, i), 1), NULL);
-        if (a == NULL || b == NULL || h->length(h->at(own, i)) != 2)
-            return h->init_error(cx, "terms: entry %lu is no pair of words", (unsigned long)i + 1);
-        rc = add_term(c, a, h, cx);
-        if (rc == 0)
-            rc = add_term(c, b, h, cx);
+    for (size_t i = 0; rc == 0 && i < h->length(list); i++) {
+        const hone_value *pair = h->at(list, i);
+        const char *a = h->string(h->at(pair, 0), NULL), *b = h->string(h->at(pair, 1), NULL);
+        if (a == NULL || b == NULL || h->length(pair) != 2)
+            return h->init_error(cx, "terms: %s: entry %lu is no pair of words", c->groups[group],
+                                 (unsigned long)i + 1);
+        rc = add_pair(c, a, b, group, h, cx);
     }
     return rc;
 }
 
-static int read_file(counter *c, const hone_host *h, hone_ctx *cx, const char *path)
+/* A group is a list of pairs, or {"pairs", "unsure"}. */
+static int read_group(counter *c, const char *name, const hone_value *v, const hone_host *h,
+                      hone_ctx *cx)
+{
+    size_t group;
+    const hone_value *pairs = h->type(v) == HONE_OBJECT ? h->get(v, "pairs") : v;
+    const hone_value *doubtful = h->get(v, "unsure");
+    int rc = find_group(&group, c, name, h, cx);
+    if (rc == 0 && h->type(pairs) != HONE_ARRAY)
+        rc = h->init_error(cx, "terms: %s must be a list of pairs, or {pairs, unsure}", name);
+    if (rc == 0)
+        rc = read_pairs(c, group, pairs, h, cx);
+    for (size_t i = 0; rc == 0 && i < h->length(doubtful); i++) {
+        const char *word = h->string(h->at(doubtful, i), NULL);
+        rc = word != NULL ? add_unsure(c, word, group, h, cx)
+                          : h->init_error(cx, "terms: %s: unsure must be a list of words", name);
+    }
+    return rc;
+}
+
+/* {group: ...}, or a list of pairs of the group that is named `own`. */
+static int read_table(counter *c, const hone_value *v, const char *own, const hone_host *h,
+                      hone_ctx *cx)
+{
+    size_t len;
+    int rc = 0;
+    if (h->type(v) == HONE_ARRAY && own != NULL)
+        return read_group(c, own, v, h, cx);
+    if (h->type(v) != HONE_OBJECT || h->length(v) == 0)
+        return h->init_error(cx, "terms must be {group: [[a, b]]}%s",
+                             own != NULL ? " or a list of pairs: [[Anna, Paul]]" : "");
+    for (size_t i = 0; rc == 0 && i < h->length(v); i++) {
+        const char *name = h->key(v, i, &len);
+        rc = read_group(c, name, h->get(v, name), h, cx);
+    }
+    return rc;
+}
+
+static int add_built_in(counter *c, const hone_host *h, hone_ctx *cx)
+{
+    size_t group;
+    int rc = find_group(&group, c, "gender", h, cx);
+    for (size_t i = 0; rc == 0 && i < sizeof built_in / sizeof *built_in; i++)
+        rc = add_pair(c, built_in[i][0], built_in[i][1], group, h, cx);
+    for (size_t i = 0; rc == 0 && i < sizeof unsure / sizeof *unsure; i++)
+        rc = add_unsure(c, unsure[i], group, h, cx);
+    return rc;
+}
+
+/* The whole file, with a NUL after it; caller frees. NULL: the error is said. */
+static char *read_file(size_t *len, const hone_host *h, hone_ctx *cx, const char *path)
 {
     FILE *f = fopen(path, "rb");
-    if (f == NULL)
-        return h->init_error(cx, "%s: %s", path, strerror(errno));
-    c->text = malloc(MAX_BYTES + 1);
-    c->len = c->text != NULL ? fread(c->text, 1, MAX_BYTES + 1, f) : 0;
-    int bad = ferror(f);
-    fclose(f);
-    if (c->text == NULL)
-        return h->init_error(cx, "no memory");
-    if (bad || c->len > MAX_BYTES)
-        return h->init_error(cx, "%s: %s", path, bad ? "cannot be read" : "more than 64 MiB");
-    if (c->len == 0)
-        return h->init_error(cx, "%s: there is nothing in it", path);
-    char *fit = realloc(c->text, c->len);
-    c->text = fit != NULL ? fit : c->text;
+    char *s = f != NULL ? malloc(MAX_BYTES + 1) : NULL;
+    size_t n = s != NULL ? fread(s, 1, MAX_BYTES + 1, f) : 0;
+    int failed = f == NULL ? errno : s == NULL ? ENOMEM : ferror(f) ? EIO : 0;
+    if (f != NULL)
+        fclose(f);
+    if (failed != 0)
+        h->init_error(cx, "%s: %s", path, strerror(failed));
+    else if (n > MAX_BYTES || n == 0)
+        h->init_error(cx, "%s: %s", path, n > 0 ? "more than 64 MiB" : "there is nothing in it");
+    if (failed != 0 || n > MAX_BYTES || n == 0) {
+        free(s);
+        return NULL;
+    }
+    char *fit = realloc(s, n + 1);
+    s = fit != NULL ? fit : s;
+    s[n] = '\0';
+    *len = n;
+    return s;
+}
+
+static int read_terms_file(counter *c, const hone_host *h, hone_ctx *cx, const char *path)
+{
+    size_t len;
+    char *s = read_file(&len, h, cx, path);
+    if (s == NULL)
+        return HONE_ERR;
+    const hone_value *v = h->parse(cx, s, len);
+    free(s);
+    return v != NULL ? read_table(c, v, NULL, h, cx) : h->init_error(cx, "%s: is no JSON", path);
+}
+
+/* Ours where there is no file, or where they are asked for besides. */
+static int read_terms(counter *c, const hone_host *h, hone_ctx *cx)
+{
+    const hone_value *s = h->settings(cx), *own = h->get(s, "terms");
+    const char *path = hone_get_string(h, s, "terms_file", NULL);
+    const hone_value *builtin = h->get(s, "builtin");
+    int ours = h->boolean(builtin, path == NULL);
+    int rc = ours ? add_built_in(c, h, cx) : 0;
+    if (h->type(builtin) != HONE_BOOL && h->type(builtin) != HONE_NULL &&
+        h->type(builtin) != HONE_ABSENT)
+        return h->init_error(cx, "builtin must be true or false");
+    if (rc == 0 && h->type(own) != HONE_NULL && h->type(own) != HONE_ABSENT)
+        rc = read_table(c, own, ours ? "gender" : "terms", h, cx);
+    if (rc == 0 && path != NULL)
+        rc = read_terms_file(c, h, cx, path);
+    if (rc == 0 && c->n_terms == 0)
+        rc = h->init_error(cx, "without ours (builtin: false) terms or terms_file is needed");
+    return rc;
+}
+
+/* ---- values ---- */
+
+/* Members that name something rather than say it. */
+static int is_name(const char *key)
+{
+    static const char *const names[] = {"role", "from", "id", "type", "tool_call_id"};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+        if (strcmp(key, names[i]) == 0)
+            return 1;
     return 0;
+}
+
+static hone_value *exchange_text(exchange *x, const char *s)
+{
+    char *other = swapped(x, s);
+    hone_value *v = other != NULL ? x->h->new_string(x->call, other, strlen(other)) : NULL;
+    x->failed |= v == NULL;
+    free(other);
+    return v;
+}
+
+/* The value with the terms of every text in it exchanged. */
+static hone_value *exchange_all(exchange *x, const hone_value *v, int depth)
+{
+    const hone_host *h = x->h;
+    hone_type type = h->type(v);
+    size_t len, n = type == HONE_ARRAY || type == HONE_OBJECT ? h->length(v) : 0;
+    if (type == HONE_STRING)
+        return exchange_text(x, h->string(v, NULL));
+    if (n == 0 || depth == MAX_DEPTH) {
+        x->doubt |= n > 0;
+        return h->copy(x->call, v);
+    }
+    hone_value *out = type == HONE_ARRAY ? h->new_array(x->call) : h->new_object(x->call);
+    for (size_t i = 0; i < n; i++) {
+        if (type == HONE_ARRAY) {
+            h->append(x->call, out, exchange_all(x, h->at(v, i), depth + 1));
+            continue;
+        }
+        const char *key = h->key(v, i, &len);
+        const hone_value *member = h->get(v, key);
+        h->set(x->call, out, key,
+               is_name(key) ? h->copy(x->call, member) : exchange_all(x, member, depth + 1));
+    }
+    return out;
 }
 
 /* ---- items ---- */
 
+/* A line in its parts: what is asked, and what the model is to find likely after it (or alone). */
 typedef struct line {
     const hone_host *h;
     hone_call *call;
     const counter *c;
-    unsigned long number;
-    size_t n_swaps;
-    int doubt;
+    const char *group;          /* of its own, or NULL */
+    hone_value *asked, *learnt; /* a text, or messages; NULL: there is none */
+    int chat;                   /* learnt are messages, with what was asked before */
 } line;
 
 static hone_value *string(const line *l, const char *s)
@@ -236,74 +499,113 @@ static hone_value *string(const line *l, const char *s)
     return l->h->new_string(l->call, s, strlen(s));
 }
 
-/* s as it is, and swapped. */
-static int both(line *l, const char *s, hone_value *out[2])
+/* The conversation up to an assistant's turn that ends it is asked. */
+static int read_messages(line *l, hone_value *messages, unsigned long number)
 {
-    char *other = swapped(l->c, s, 0, &l->n_swaps, &l->doubt);
-    if (other == NULL)
-        return l->h->error(l->call, "no memory for line %lu", l->number);
-    out[0] = string(l, s);
-    out[1] = string(l, other);
-    free(other);
+    const hone_host *h = l->h;
+    size_t n = h->length(messages);
+    const hone_value *last = h->at(messages, n > 0 ? n - 1 : 0);
+    const char *role = hone_get_string(h, last, "role", NULL);
+    if (h->type(messages) != HONE_ARRAY || role == NULL)
+        return h->error(l->call, "line %lu: messages must be a list of {\"role\", \"content\"}",
+                        number);
+    l->chat = strcmp(role, "assistant") == 0;
+    l->asked = messages;
+    if (!l->chat)
+        return 0;
+    l->learnt = messages;
+    l->asked = h->copy(l->call, messages);
+    h->remove_at(l->call, l->asked, n - 1);
+    return n > 1 ? 0
+                 : h->error(l->call, "line %lu: before the assistant's message nothing is asked",
+                            number);
+}
+
+static int read_line(line *l, const hone_value *record, unsigned long number)
+{
+    const hone_host *h = l->h;
+    hone_value *messages = h->get(record, "messages"), *prompt = h->get(record, "prompt");
+    l->group = hone_get_string(h, record, "group", NULL);
+    if (h->type(messages) != HONE_ABSENT)
+        return read_messages(l, messages, number);
+    l->asked = h->string(prompt, NULL) != NULL ? prompt : NULL;
+    l->learnt = h->get(record, l->asked != NULL ? "completion" : "text");
+    if (h->string(l->learnt, NULL) == NULL)
+        l->learnt = NULL;
+    if (l->asked == NULL && l->learnt == NULL)
+        return h->error(l->call,
+                        "line %lu: {\"text\"}, {\"prompt\", \"completion\"} or "
+                        "{\"messages\"} is needed",
+                        number);
     return 0;
 }
 
-static hone_value *scored(const line *l, hone_value *context, hone_value *text)
+/* One of the two texts of an item: the completion after the prompt, or what there is alone. NULL
+ * for a conversation that nobody has answered. */
+static hone_value *scored(const line *l, hone_value *asked, hone_value *learnt)
 {
-    hone_value *o = l->h->new_object(l->call);
-    if (context != NULL)
-        l->h->set(l->call, o, "context", context);
-    l->h->set(l->call, o, "text", text);
-    return o;
+    const hone_host *h = l->h;
+    hone_value *o = h->new_object(l->call);
+    if (l->chat)
+        h->set(l->call, o, "messages", learnt);
+    else if (learnt != NULL && asked != NULL)
+        h->set(l->call, o, "context", asked);
+    if (!l->chat)
+        h->set(l->call, o, "text", learnt != NULL ? learnt : asked);
+    return h->string(asked, NULL) != NULL || learnt != NULL ? o : NULL;
 }
 
-static hone_value *make_item(line *l, const char *group, hone_value *const asked[2],
-                             hone_value *const text[2])
+static hone_value *make_item(const line *l, size_t group, hone_value *const asked[2],
+                             hone_value *const learnt[2])
 {
     const hone_host *h = l->h;
     hone_value *item = h->new_object(l->call), *texts = h->new_array(l->call);
     hone_value *prompts = h->new_array(l->call);
     for (size_t k = 0; k < 2; k++) {
-        hone_value *whole = text[k] != NULL ? text[k] : asked[k];
-        h->append(l->call, texts, scored(l, text[k] != NULL ? asked[k] : NULL, whole));
-        if (asked[k] != NULL)
-            h->append(l->call, prompts, asked[k]);
+        h->append(l->call, texts, scored(l, asked[k], learnt[k]));
+        h->append(l->call, prompts, asked[k]);
     }
     h->set(l->call, item, "probe", string(l, probe_name));
-    h->set(l->call, item, "group", string(l, group != NULL ? group : ""));
+    h->set(l->call, item, "group", string(l, l->group != NULL ? l->group : l->c->groups[group]));
     h->set(l->call, item, "texts", texts);
     h->set(l->call, item, "prompts", prompts);
+    h->set(l->call, item, probe_name, h->new_int(l->call, (int64_t)group));
     return item;
 }
 
-/* {"text"}, {"prompt"} or {"prompt", "completion"}: with a prompt the model is asked too. */
-static int add_line(line *l, const hone_value *record)
+/* In one group. 1: an item came of it, or it is left out as not sure; 0: there is no term. */
+static int add_item(const line *l, size_t group, unsigned long number)
 {
     const hone_host *h = l->h;
-    const char *prompt = hone_get_string(h, record, "prompt", NULL);
-    const char *text = hone_get_string(h, record, prompt != NULL ? "completion" : "text", NULL);
-    hone_value *asked[2] = {NULL, NULL}, *learnt[2] = {NULL, NULL};
-    int rc = 0;
-    if (prompt == NULL && text == NULL)
-        return h->error(l->call, "line %lu: {\"text\"} or {\"prompt\", \"completion\"} is needed",
-                        l->number);
-    if (prompt != NULL)
-        rc = both(l, prompt, asked);
-    size_t in_prompt = l->n_swaps;
-    if (rc == 0 && text != NULL)
-        rc = both(l, text, learnt);
-    if (rc != 0)
-        return rc;
-    int nothing = prompt != NULL ? in_prompt == 0 : l->n_swaps == 0;
-    if (l->doubt || nothing) {
-        h->count(l->call->ctx, l->doubt ? "unsure" : "no_term", 1);
-        return 0;
+    exchange x = {h, l->call, l->c, 1u << group, 0, 0, 0, 0};
+    hone_value *asked[2] = {l->asked, NULL}, *learnt[2] = {l->learnt, NULL};
+    if (l->asked != NULL)
+        asked[1] = exchange_all(&x, l->asked, 0);
+    size_t in_prompt = x.n_swaps;
+    if (l->learnt != NULL)
+        learnt[1] = exchange_all(&x, l->learnt, 0);
+    if (x.failed)
+        return h->error(l->call, "no memory for line %lu", number);
+    if (x.doubt)
+        h->count(l->call->ctx, "unsure", 1);
+    if (x.doubt || (l->asked != NULL ? in_prompt : x.n_swaps) == 0)
+        return x.doubt;
+    if (h->append(l->call, h->get(l->call->data, "items"), make_item(l, group, asked, learnt)) != 0)
+        return h->error(l->call, "line %lu cannot be added", number);
+    return 1;
+}
+
+static int add_line(line *l, const hone_value *record, unsigned long number)
+{
+    int made = 0, rc = read_line(l, record, number);
+    for (size_t g = 0; rc == 0 && g < l->c->n_groups; g++) {
+        int got = add_item(l, g, number);
+        rc = got < 0 ? got : 0;
+        made |= got;
     }
-    const char *group = hone_get_string(h, record, "group", NULL);
-    return h->append(l->call, h->get(l->call->data, "items"), make_item(l, group, asked, learnt)) ==
-                   0
-               ? 0
-               : h->error(l->call, "line %lu cannot be added", l->number);
+    if (rc == 0 && made == 0)
+        l->h->count(l->call->ctx, "no_term", 1);
+    return rc;
 }
 
 static int add_items(const counter *c, const hone_host *h, hone_call *call)
@@ -314,7 +616,8 @@ static int add_items(const counter *c, const hone_host *h, hone_call *call)
         const char *nl = memchr(c->text + i, '\n', c->len - i);
         size_t len = nl != NULL ? (size_t)(nl - c->text) - i : c->len - i;
         size_t n = len > 0 && c->text[i + len - 1] == '\r' ? len - 1 : len;
-        line l = {h, call, c, ++number, 0, 0};
+        line l = {.h = h, .call = call, .c = c};
+        number++;
         if (n > MAX_LINE || number > MAX_LINES)
             return h->error(call, "line %lu: more than %d bytes, or than %d lines", number,
                             MAX_LINE, MAX_LINES);
@@ -322,7 +625,7 @@ static int add_items(const counter *c, const hone_host *h, hone_call *call)
         if (n > 0 && h->type(record) != HONE_OBJECT)
             return h->error(call, "line %lu is no JSON object", number);
         if (n > 0)
-            rc = add_line(&l, record);
+            rc = add_line(&l, record, number);
         i += len + 1;
     }
     return rc == 0 ? HONE_MODIFIED : HONE_ERR;
@@ -399,15 +702,14 @@ static hone_value *p95_score(const counter *c, double *x, size_t n, const hone_h
     return o;
 }
 
-/* 1 where the answers differ in more than gender, 0 where not, -1 without memory. */
-static int flipped(const counter *c, const char *a, const char *b)
+/* 1 where the answers differ in more than words of the group, 0 where not, -1 without memory. */
+static int flipped(const counter *c, uint32_t mask, const char *a, const char *b)
 {
-    size_t n = 0;
-    int doubt = 0;
-    char *x = swapped(c, a, 1, &n, &doubt), *y = swapped(c, b, 1, &n, &doubt);
-    int differ = x == NULL || y == NULL ? -1 : strcmp(x, y) != 0;
-    free(x);
-    free(y);
+    exchange x = {NULL, NULL, c, mask, 1, 0, 0, 0};
+    char *one = swapped(&x, a), *other = swapped(&x, b);
+    int differ = one == NULL || other == NULL ? -1 : strcmp(one, other) != 0;
+    free(one);
+    free(other);
     return differ;
 }
 
@@ -417,18 +719,20 @@ static int take_item(const counter *c, tally *t, const hone_value *item, const h
     const hone_value *texts = h->get(item, "texts"), *answers = h->get(item, "answers");
     double as_is = h->number(h->get(h->at(texts, 0), "ll"), NAN);
     double other = h->number(h->get(h->at(texts, 1), "ll"), NAN);
-    if (!isfinite(as_is) || !isfinite(other))
-        return h->error(call, "an item was not scored");
-    t->delta[t->n_delta++] = fabs(other - as_is);
     const char *a = h->string(h->at(answers, 0), NULL), *b = h->string(h->at(answers, 1), NULL);
-    int differ = a != NULL && b != NULL ? flipped(c, a, b) : 0;
+    int64_t group = h->integer(h->get(item, probe_name), 0);
+    if (h->length(texts) > 0 && (!isfinite(as_is) || !isfinite(other)))
+        return h->error(call, "an item was not scored");
+    if (h->length(texts) > 0)
+        t->delta[t->n_delta++] = fabs(other - as_is);
+    int differ = a != NULL && b != NULL ? flipped(c, 1u << (group & 31), a, b) : 0;
     if (a != NULL && b != NULL)
         t->flip[t->n_flip++] = differ;
     return differ >= 0 ? 0 : h->error(call, "no memory to compare answers");
 }
 
-static int put(const char *group, const char *figure, hone_value *v, const hone_host *h,
-               hone_call *call)
+static int put_score(const char *group, const char *figure, hone_value *v, const hone_host *h,
+                     hone_call *call)
 {
     char name[256];
     snprintf(name, sizeof name, "%s%s%.180s.%s", probe_name, group[0] != '\0' ? "." : "", group,
@@ -455,12 +759,13 @@ static int put_scores(const counter *c, const char *group, const hone_host *h, h
     for (size_t i = 0; rc == 0 && i < n; i++)
         if (is_ours(h, h->at(items, i), group))
             rc = take_item(c, &t, h->at(items, i), h, call);
-    if (rc == 0)
-        rc = put(group, "mean_abs_delta", mean_score(c, t.delta, t.n_delta, 0, h, call), h, call);
-    if (rc == 0)
-        rc = put(group, "p95_abs_delta", p95_score(c, t.delta, t.n_delta, h, call), h, call);
+    if (rc == 0 && t.n_delta > 0)
+        rc = put_score(group, "mean_abs_delta", mean_score(c, t.delta, t.n_delta, 0, h, call), h,
+                       call);
+    if (rc == 0 && t.n_delta > 0)
+        rc = put_score(group, "p95_abs_delta", p95_score(c, t.delta, t.n_delta, h, call), h, call);
     if (rc == 0 && t.n_flip > 0)
-        rc = put(group, "flip_rate", mean_score(c, t.flip, t.n_flip, 1, h, call), h, call);
+        rc = put_score(group, "flip_rate", mean_score(c, t.flip, t.n_flip, 1, h, call), h, call);
     return rc;
 }
 
@@ -502,60 +807,11 @@ static int probe(const hone_host *h, hone_call *call, void *user)
 
 /* ---- augmentation: data.record and data.split ---- */
 
-typedef struct exchange {
-    const hone_host *h;
-    hone_call *call;
-    const counter *c;
-    int neutral, doubt, failed;
-    size_t n_swaps;
-} exchange;
-
-/* Members that name something rather than say it. */
-static int is_name(const char *key)
-{
-    return strcmp(key, "role") == 0 || strcmp(key, "from") == 0 || strcmp(key, "id") == 0;
-}
-
-static hone_value *exchange_text(exchange *x, const char *s)
-{
-    char *other = swapped(x->c, s, x->neutral, &x->n_swaps, &x->doubt);
-    hone_value *v = other != NULL ? x->h->new_string(x->call, other, strlen(other)) : NULL;
-    x->failed |= v == NULL;
-    free(other);
-    return v;
-}
-
-/* The value with the terms of every text in it exchanged. */
-static hone_value *exchange_all(exchange *x, const hone_value *v, int depth)
-{
-    const hone_host *h = x->h;
-    hone_type type = h->type(v);
-    size_t len, n = type == HONE_ARRAY || type == HONE_OBJECT ? h->length(v) : 0;
-    if (type == HONE_STRING)
-        return exchange_text(x, h->string(v, NULL));
-    if (n == 0 || depth == MAX_DEPTH) {
-        x->doubt |= n > 0;
-        return h->copy(x->call, v);
-    }
-    hone_value *out = type == HONE_ARRAY ? h->new_array(x->call) : h->new_object(x->call);
-    for (size_t i = 0; i < n; i++) {
-        if (type == HONE_ARRAY) {
-            h->append(x->call, out, exchange_all(x, h->at(v, i), depth + 1));
-            continue;
-        }
-        const char *key = h->key(v, i, &len);
-        const hone_value *member = h->get(v, key);
-        h->set(x->call, out, key,
-               is_name(key) ? h->copy(x->call, member) : exchange_all(x, member, depth + 1));
-    }
-    return out;
-}
-
 /* The record and, where every exchange in it is sure, its twin. */
 static int add_twin(const counter *c, hone_value *out, hone_value *record, const hone_host *h,
                     hone_call *call)
 {
-    exchange x = {h, call, c, 0, 0, 0, 0};
+    exchange x = {h, call, c, UINT32_MAX, 0, 0, 0, 0};
     hone_value *twin = exchange_all(&x, record, 0);
     if (x.failed)
         return h->error(call, "no memory for the twin of a record");
@@ -582,7 +838,7 @@ static int augment(const hone_host *h, hone_call *call, void *user)
 /* Twins are alike in their neutral form, whose digest is the key of both: they go to one part. */
 static int keep_together(const hone_host *h, hone_call *call, void *user)
 {
-    exchange x = {h, call, user, 1, 0, 0, 0};
+    exchange x = {h, call, user, UINT32_MAX, 1, 0, 0, 0};
     hone_value *neutral = exchange_all(&x, h->get(call->data, "record"), 0);
     char hex[65];
     size_t len;
@@ -611,7 +867,9 @@ static int subscribe(counter *c, const hone_host *h, hone_ctx *cx)
         return h->init_error(cx, "file must name the JSON Lines with your prompts, or augment be "
                                  "true");
     if (path != NULL)
-        rc = read_file(c, h, cx, path);
+        c->text = read_file(&c->len, h, cx, path);
+    if (path != NULL && c->text == NULL)
+        rc = HONE_ERR;
     if (rc == 0 && path != NULL)
         rc = h->on(cx, "bias.probe", 0, probe, c);
     if (rc == 0 && augmented)
@@ -646,15 +904,18 @@ static const hone_setting settings[] = {
     {"file", HONE_SET_PATH, 0, NULL, 0, 0, NULL, "your prompts, JSON Lines"},
     {"augment", HONE_SET_BOOL, 0, "false", 0, 0, NULL,
      "training data: beside each record its twin with the words exchanged"},
-    {"terms", HONE_SET_JSON, 0, NULL, 0, 0, NULL, "pairs of words of your own: [[Anna, Paul]]"},
-    {"builtin", HONE_SET_BOOL, 0, "true", 0, 0, NULL, "our English words of gender too"},
+    {"terms", HONE_SET_JSON, 0, NULL, 0, 0, NULL,
+     "pairs of words of your own: [[Anna, Paul]], or groups of them: {age: [[old, young]]}"},
+    {"terms_file", HONE_SET_PATH, 0, NULL, 0, 0, NULL, "JSON with groups of terms, as in terms"},
+    {"builtin", HONE_SET_JSON, 0, NULL, 0, 0, NULL,
+     "our English words of gender too (true without terms_file)"},
     {"min_pairs", HONE_SET_INT, 0, "100", 1, 1e9, NULL, "with fewer prompts there is no figure"},
 };
 
 static const hone_descriptor descriptor = {
     HONE_DESCRIPTOR(HONE_F_THREADSAFE | HONE_F_DETERMINISTIC, HONE_CAP_READ_FILES),
     "counterfactual",
-    "1.0.0",
+    "1.1.0",
     "Apache-2.0",
     "your own prompts with the terms of a group exchanged: what changes?",
     HONE_SETTINGS(settings),

@@ -60,6 +60,12 @@ static void test_swaps(void **state)
         {"THE BOYS' father's car, the gentleman", "THE GIRLS' mother's car, the lady"},
         {"The theme of women: men.", "The theme of men: women."},
         {"A prince\xC3\xA9, a Prince", "A prince\xC3\xA9, a Princess"},
+        {"\xE2\x80\x9CHe\xE2\x80\x9D\xE2\x80\x94"
+         "a king\xE2\x80\x99s man",
+         "\xE2\x80\x9CShe\xE2\x80\x9D\xE2\x80\x94"
+         "a queen\xE2\x80\x99s woman"},
+        {"he_2, he2, 2he, theman: man", "he_2, he2, 2he, theman: woman"},
+        {"a man\xE2\x80\x90like woman", NULL},
         {"the man-made hill and a woman", NULL},
         {"he likes her book", NULL},
         {"nobody is in here", NULL},
@@ -100,6 +106,130 @@ static void test_terms_of_ones_own(void **state)
     assert_string_equal(prompts, "[\"May Anna, his boss, go?\",\"May Paul, its boss, go?\"]");
     free(prompts);
     json_decref(data);
+    close_kit(&k);
+}
+
+/* A term file: groups of pairs, each exchanged by itself; a line counts for each. Without builtin
+ * English words stay as they are. */
+static const char table[] =
+    "{\"geschlecht\": {\"pairs\": [[\"Mann\", \"Frau\"], [\"er\", \"sie\"], [\"\xC3\x84rztin\", "
+    "\"Arzt\"]], \"unsure\": [\"ihr\", \"ihm\"]}, \"alter\": [[\"alt\", \"jung\"], [\"McX\", "
+    "\"deY\"]]}";
+
+static char *terms_dir;
+
+static int make_terms_dir(void **state)
+{
+    (void)state;
+    terms_dir = aid_dir();
+    return 0;
+}
+
+static int remove_terms_dir(void **state)
+{
+    (void)state;
+    aid_dir_remove(terms_dir);
+    return 0;
+}
+
+/* Settings from a comma on; caller frees. */
+static char *table_setting(const char *more)
+{
+    char *path = path_join(terms_dir, "terms.json");
+    assert_int_equal(file_write(path, table, strlen(table), NULL), 0);
+    char *s = mem_printf(", \"terms_file\": \"%s\"%s", path, more);
+    free(path);
+    return s;
+}
+
+static void test_a_file_of_terms(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *text, *group, *want;
+    } rows[] = {
+        {"\xC3\x84RZTIN, er ist alt, he.", "geschlecht", "ARZT, sie ist alt, he."},
+        {"\xC3\x84RZTIN, er ist alt, he.", "alter", "\xC3\x84RZTIN, er ist jung, he."},
+        {"Ein Arzt und McX", "geschlecht", "Ein \xC3\x84rztin und McX"},
+        {"Ein Arzt und McX", "alter", "Ein Arzt und deY"},
+        {"Gib es ihr, sie ist jung", "alter", "Gib es ihr, sie ist alt"}, /* the other not sure */
+    };
+    char *more = table_setting("");
+    kit k = open_kit("{\"text\": \"\xC3\x84RZTIN, er ist alt, he.\"}\n{\"text\": \"Ein Arzt und "
+                     "McX\"}\n{\"text\": \"Gib es ihr, sie ist jung\"}\n{\"text\": \"he\"}",
+                     more);
+    json_t *data = bundled_pass(k.h, HOOK_BIAS_PROBE, question());
+    json_t *items = json_object_get(data, "items");
+    assert_int_equal(json_array_size(items), 5);
+    for (size_t i = 0; i < 5; i++) {
+        const json_t *it = json_array_get(items, i);
+        assert_string_equal(json_string_value(json_object_get(it, "group")), rows[i].group);
+        assert_string_equal(json_string_value(json_object_get(text_of(data, i, 0), "text")),
+                            rows[i].text);
+        assert_string_equal(json_string_value(json_object_get(text_of(data, i, 1), "text")),
+                            rows[i].want);
+    }
+    assert_true(bundled_count(k.h, "counterfactual", "unsure") == 1);
+    assert_true(bundled_count(k.h, "counterfactual", "no_term") == 1);
+    json_decref(data);
+    close_kit(&k);
+    free(more);
+}
+
+static char *dumped(const json_t *v)
+{
+    char *text = json_dumps(v, JSON_COMPACT);
+    assert_non_null(text);
+    return text;
+}
+
+static void expect_json(const json_t *v, const char *want)
+{
+    char *text = dumped(v);
+    assert_string_equal(text, want);
+    free(text);
+}
+
+/* Roles, names and ids stay; an assistant's turn at the end is what is scored, and not asked. */
+static void test_conversations(void **state)
+{
+    (void)state;
+    kit k = open_kit("{\"messages\": [{\"role\": \"system\", \"content\": \"men\"}, {\"role\": "
+                     "\"user\", \"content\": [{\"type\": \"text\", \"text\": \"Is HE in?\"}]}], "
+                     "\"group\": \"door\"}\n"
+                     "{\"messages\": [{\"role\": \"user\", \"content\": \"the boy?\"}, {\"role\": "
+                     "\"assistant\", \"content\": \"He is.\"}]}\n"
+                     "{\"messages\": [{\"role\": \"user\", \"content\": \"who?\"}, {\"role\": "
+                     "\"assistant\", \"content\": \"He is.\"}]}\n",
+                     ", \"min_pairs\": 1");
+    json_t *data = bundled_pass(k.h, HOOK_BIAS_PROBE, question());
+    json_t *items = json_object_get(data, "items"), *first = json_array_get(items, 0);
+    json_t *second = json_array_get(items, 1);
+    assert_int_equal(json_array_size(items), 2); /* a term must be in what is asked */
+    assert_string_equal(json_string_value(json_object_get(first, "group")), "door");
+    assert_int_equal(json_array_size(json_object_get(first, "texts")), 0);
+    expect_json(json_array_get(json_object_get(first, "prompts"), 1),
+                "[{\"role\":\"system\",\"content\":\"women\"},{\"role\":\"user\",\"content\":[{"
+                "\"type\":\"text\",\"text\":\"Is SHE in?\"}]}]");
+    expect_json(json_object_get(second, "prompts"),
+                "[[{\"role\":\"user\",\"content\":\"the boy?\"}],[{\"role\":\"user\",\"content\":"
+                "\"the girl?\"}]]");
+    expect_json(text_of(data, 1, 1),
+                "{\"messages\":[{\"role\":\"user\",\"content\":\"the girl?\"},{\"role\":"
+                "\"assistant\",\"content\":\"She is.\"}]}");
+    for (size_t t = 0; t < 2; t++)
+        json_object_set_new(json_array_get(json_object_get(second, "texts"), t), "ll",
+                            json_real(-1.0 - (double)t));
+    json_object_set_new(first, "answers", json_pack("[s, s]", "He.", "SHE!"));
+    json_object_set_new(second, "answers", json_pack("[s, s]", "He.", "She."));
+    json_object_set_new(data, "phase", json_string("score"));
+    json_t *s = bundled_scores(bundled_pass(k.h, HOOK_BIAS_PROBE, data));
+    bundled_expect(s, "counterfactual.flip_rate", "value", 0.5, 1e-12);
+    bundled_expect(s, "counterfactual.mean_abs_delta", "n", 1, 0);
+    bundled_expect(s, "counterfactual.mean_abs_delta", "value", 1, 1e-12);
+    bundled_expect(s, "counterfactual.door.flip_rate", "value", 1, 1e-12);
+    bundled_expect(s, "counterfactual.gender.flip_rate", "value", 0, 1e-12);
+    json_decref(s);
     close_kit(&k);
 }
 
@@ -160,7 +290,11 @@ static void test_bad_lines(void **state)
     } rows[] = {
         {"{\"text\": \"a\"}\n[1]\n", "line 2 is no JSON object"},
         {"{\"text\": \"a\"\n", "line 1 is no JSON object"},
-        {"{\"messages\": []}\n", "line 1: {\"text\"} or {\"prompt\", \"completion\"} is needed"},
+        {"{\"a\": []}\n",
+         "line 1: {\"text\"}, {\"prompt\", \"completion\"} or {\"messages\"} is needed"},
+        {"{\"messages\": []}\n", "line 1: messages must be a list of {\"role\", \"content\"}"},
+        {"{\"messages\": [{\"role\": \"assistant\", \"content\": \"he\"}]}\n",
+         "line 1: before the assistant's message nothing is asked"},
     };
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
         hone_err e = {0};
@@ -180,9 +314,18 @@ static void test_bad_terms(void **state)
     static const struct {
         const char *settings, *want;
     } rows[] = {
-        {"{\"file\": \"x\", \"terms\": [[\"he\", \"they\"]]}", "'he' stands in two pairs"},
+        {"{\"file\": \"x\", \"terms\": [[\"he\", \"they\"]]}",
+         "'he' stands there twice; builtin: false leaves ours out"},
         {"{\"file\": \"x\", \"terms\": [[\"a b\", \"c\"]]}", "'a b' is not one word"},
-        {"{\"file\": \"x\", \"terms\": [[\"a\"]]}", "entry 1 is no pair of words"},
+        {"{\"file\": \"x\", \"terms\": [[\"a\"]]}", "terms: gender: entry 1 is no pair of words"},
+        {"{\"file\": \"x\", \"terms\": {\"a\": 1}}",
+         "a must be a list of pairs, or {pairs, unsure}"},
+        {"{\"file\": \"x\", \"terms\": {\"a\": {\"pairs\": [], \"unsure\": [1]}}}",
+         "terms: a: unsure must be a list of words"},
+        {"{\"file\": \"x\", \"terms\": 3}", "terms must be {group: [[a, b]]} or a list of pairs"},
+        {"{\"file\": \"x\", \"terms_file\": \"LICENSE\"}", "LICENSE: is no JSON"},
+        {"{\"file\": \"x\", \"builtin\": 1}", "builtin must be true or false"},
+        {"{\"file\": \"x\", \"builtin\": false}", "terms or terms_file is needed"},
         {"{\"file\": \"/nowhere/x\"}", "No such file"},
         {"{}", "file must name the JSON Lines with your prompts, or augment be true"},
     };
@@ -241,6 +384,26 @@ static void test_twins(void **state)
     assert_true(bundled_count(h, "counterfactual", "twins") == 2);
     assert_int_equal(loader_close(p, 1000, &e), 0);
     hook_free(h);
+}
+
+/* In all groups at once, and only there. */
+static void test_twins_by_a_file_of_terms(void **state)
+{
+    (void)state;
+    hone_err e = {0};
+    hooks *h = bundled_hooks();
+    char *more = table_setting(", \"augment\": true}");
+    char *settings = mem_printf("{%s", more + 2);
+    loaded *p = aid_plugin_open(h, "counterfactual", settings);
+    char *got =
+        record_twins(h, "{\"messages\":[{\"role\":\"er\",\"content\":\"Mann, jung: he\"}]}");
+    assert_string_equal(got, "[{\"messages\":[{\"role\":\"er\",\"content\":\"Mann, jung: he\"}]},"
+                             "{\"messages\":[{\"role\":\"er\",\"content\":\"Frau, alt: he\"}]}]");
+    free(got);
+    assert_int_equal(loader_close(p, 1000, &e), 0);
+    hook_free(h);
+    free(settings);
+    free(more);
 }
 
 static char *key_of(hooks *h, const char *text)
@@ -315,7 +478,9 @@ static void test_with_a_model(void **state)
     served *sv = NULL;
     json_t *r = NULL;
     kit k = open_kit("{\"prompt\": \"he is\", \"completion\": \" a man\"}\n"
-                     "{\"prompt\": \"the boy is\"}\n",
+                     "{\"prompt\": \"the boy is\"}\n"
+                     "{\"messages\": [{\"role\": \"user\", \"content\": \"is he in?\"}, "
+                     "{\"role\": \"assistant\", \"content\": \"he is.\"}]}\n",
                      ", \"min_pairs\": 1");
     char *model_dir = path_join(k.dir, "model");
     aid_tiny_make(model_dir);
@@ -325,11 +490,11 @@ static void test_with_a_model(void **state)
     eval_options eo = {.m = sv->model, .t = sv->tok, .c = sv->chat, .hooks = k.h, .max_tokens = 4};
     if (eval_run(&r, &eo, &e) != 0)
         fail_msg("%s", e.msg);
-    bundled_expect(r, "counterfactual.flip_rate", "n", 2, 0);
-    bundled_expect(r, "counterfactual.mean_abs_delta", "n", 2, 0);
+    bundled_expect(r, "counterfactual.flip_rate", "n", 3, 0);
+    bundled_expect(r, "counterfactual.mean_abs_delta", "n", 3, 0);
     const json_t *each =
         json_object_get(json_object_get(r, "examples"), "counterfactual.mean_abs_delta");
-    for (size_t i = 0; i < 2; i++)
+    for (size_t i = 0; i < 3; i++)
         assert_true(json_number_value(json_array_get(each, i)) > 0);
     json_decref(r);
     served_release(sv);
@@ -342,6 +507,9 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_swaps),
         cmocka_unit_test(test_terms_of_ones_own),
+        cmocka_unit_test(test_a_file_of_terms),
+        cmocka_unit_test(test_conversations),
+        cmocka_unit_test(test_twins_by_a_file_of_terms),
         cmocka_unit_test(test_figures_by_hand),
         cmocka_unit_test(test_bad_lines),
         cmocka_unit_test(test_bad_terms),
@@ -350,5 +518,5 @@ int main(void)
         cmocka_unit_test(test_twins_of_real_records),
         cmocka_unit_test(test_with_a_model),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return cmocka_run_group_tests(tests, make_terms_dir, remove_terms_dir);
 }
