@@ -17,7 +17,8 @@
 typedef struct sandbox_limits {
     size_t memory;   /* bytes that the state may hold; twice that while it is being loaded */
     int64_t steps;   /* of one call */
-    int64_t time_ns; /* of one call, by the clock; 0: no such limit */
+    int64_t time_ns; /* of one call: half of it by the clock, the rest of the processor, so that a
+                        busy machine ends no script that did little; 0: no such limit */
 } sandbox_limits;
 
 typedef struct sandbox sandbox;

@@ -70,7 +70,7 @@ static void *work(void *arg)
         wait_for(&w->go);
         if (w->fn == NULL)
             return NULL;
-        atomic_store(&w->cpu_start, cpu_ns(CLOCK_THREAD_CPUTIME_ID));
+        atomic_store(&w->cpu_start, clock_thread_ns());
         w->fn(w->arg);
         if (!atomic_compare_exchange_strong(&w->state, &running, DONE))
             return NULL; /* it comes back after all, to nobody */

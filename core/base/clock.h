@@ -6,6 +6,8 @@
 int64_t clock_mono_ns(void);
 int64_t clock_unix_ms(void);
 double clock_seconds(void); /* monotonic, for rates and progress */
+/* What the calling thread has taken of the processor. Costs a system call. */
+int64_t clock_thread_ns(void);
 
 /* "2026-01-31T12:00:00.123Z" into dst; cap at least 25. */
 void clock_iso8601(char *dst, size_t cap, int64_t unix_ms);

@@ -205,6 +205,7 @@ static void test_bad_scripts_are_refused(void **state)
          "bad.lua: it has no header: plugin {name = '...', version = '...', summary "
          "= '...'}"},
         {"local s = os.time()", "bad.lua:1: a script has no 'os'"},
+        {"\033Lua\x54 plugin {", "bad.lua: attempt to load a binary chunk (mode is 't')"},
         {"string.x = 1", "bad.lua:1: 'string' cannot be changed"},
         {"local t = setmetatable({}, {__gc = print})",
          "bad.lua:1: a metatable of a script has no '__gc'"},

@@ -89,6 +89,9 @@ static void test_attacks_end(void **state)
         {"local s = 'x' while true do s = s .. s end", MEMORY},
         {"local t = {} while true do t[#t + 1] = {} end", MEMORY},
         {"local ok, why = pcall(string.rep, 'x', 1 << 30) return why", SAID("not enough memory")},
+        {"for i = 1, 3 do local ok, why = pcall(string.rep, 'x', 1 << 30) if ok then return 'got' "
+         "end end return 'never'",
+         SAID("never")},
         {"local t = {} while true do pcall(function() t[#t + 1] = ('x'):rep(100000) .. #t end) end",
          STEPS},
         {"return (('a'):rep(30)):match(('a?'):rep(30) .. ('a'):rep(30) .. 'b')", STEPS},
@@ -107,6 +110,16 @@ static void test_attacks_end(void **state)
          SAID("quiet")},
         {"local function f() return 1 + f() end return f()", MEMORY},
         {"return load and 1", "serve.prompt: t failed: x.lua:2: a script has no 'load'"},
+        {"return loadfile", "serve.prompt: t failed: x.lua:2: a script has no 'loadfile'"},
+        {"return dofile", "serve.prompt: t failed: x.lua:2: a script has no 'dofile'"},
+        {"return loadstring", "serve.prompt: t failed: x.lua:2: a script has no 'loadstring'"},
+        {"return collectgarbage",
+         "serve.prompt: t failed: x.lua:2: a script has no 'collectgarbage'"},
+        {"return require", "serve.prompt: t failed: x.lua:2: a script has no 'require'"},
+        {"return package", "serve.prompt: t failed: x.lua:2: a script has no 'package'"},
+        {"return debug", "serve.prompt: t failed: x.lua:2: a script has no 'debug'"},
+        {"return io", "serve.prompt: t failed: x.lua:2: a script has no 'io'"},
+        {"return os", "serve.prompt: t failed: x.lua:2: a script has no 'os'"},
         {"return string.dump", SAID("nil")},
         {"getmetatable('').__index = print",
          "serve.prompt: t failed: x.lua:2: attempt to index a boolean value"},
@@ -223,6 +236,84 @@ static void test_no_memory_is_an_error_anywhere(void **state)
         sandbox_free(s);
     }
     assert_true(failed > 100 && passed == 50);
+}
+
+static int small_work(lua_State *L)
+{
+    for (int i = 0; i < 10; i++) {
+        run_text(L);
+        sandbox_charge(L, 2000); /* so that the clock is read */
+    }
+    return 0;
+}
+
+/* What others take of the processor is not this script's: it sleeps here as it would wait there. */
+static int wait_and_work(lua_State *L)
+{
+    usleep(60000);
+    return small_work(L);
+}
+
+static void test_a_busy_machine_ends_nothing(void **state)
+{
+    (void)state;
+    sandbox_limits limits = {1 << 20, INT64_MAX / 2, 40000000};
+    sandbox *s;
+    hone_err e = {0};
+    assert_int_equal(sandbox_new(&s, "x", &limits, NULL, &e), 0);
+    assert_int_equal(sandbox_run(s, set_up, NULL, &e), 0);
+    if (sandbox_run(s, wait_and_work, (void *)"local x = 1", &e) != 0)
+        fail_msg("%s", e.msg);
+    double start = cpu_ms();
+    assert_int_equal(sandbox_run(s, run_text, (void *)"while true do end", &e), HONE_ETIMEOUT);
+    assert_true(cpu_ms() - start < limit_ms());
+    sandbox_free(s);
+}
+
+/* Lua passes a type as the old size of a new block: an account that takes it for bytes drifts. */
+static int compare_accounts(lua_State *L)
+{
+    size_t *told = lua_touserdata(L, 1);
+    for (int i = 0; i < 1000; i++) {
+        lua_newtable(L);
+        lua_pushfstring(L, "a text of its own, number %d", i);
+        lua_setfield(L, -2, "x");
+        lua_settop(L, 1);
+    }
+    lua_gc(L, LUA_GCCOLLECT);
+    *told = (size_t)lua_gc(L, LUA_GCCOUNT) * 1024 + (size_t)lua_gc(L, LUA_GCCOUNTB);
+    return 0;
+}
+
+static void test_memory_is_counted_as_lua_counts_it(void **state)
+{
+    (void)state;
+    sandbox_limits limits = {1 << 20, INT64_MAX / 2, 0};
+    size_t told = 0;
+    sandbox *s;
+    hone_err e = {0};
+    assert_int_equal(sandbox_new(&s, "x", &limits, NULL, &e), 0);
+    assert_in_range(sandbox_used(s).now, 1000, 10000); /* a bare state */
+    assert_int_equal(sandbox_run(s, set_up, NULL, &e), 0);
+    assert_in_range(sandbox_used(s).now, 10000, 100000); /* with what a script has */
+    assert_int_equal(sandbox_run(s, compare_accounts, &told, &e), 0);
+    assert_true(sandbox_used(s).now == told);
+    sandbox_free(s);
+}
+
+/* A thousand calls in the time of one that must end: each costs microseconds. */
+static void test_a_call_costs_little(void **state)
+{
+    (void)state;
+    aid_lua a = {0};
+    assert_int_equal(aid_lua_open(&a, "x.lua", "on('data.tag', function(r) return {n = 1} end)"),
+                     0);
+    aid_lua_emit(&a, "data.tag", "{'record':{},'tags':{}}");
+    double start = cpu_ms();
+    for (int i = 0; i < 1000; i++)
+        assert_int_equal(aid_lua_emit(&a, "data.tag", "{'record':{},'tags':{}}"), 0);
+    assert_true(cpu_ms() - start < limit_ms());
+    aid_lua_close(&a);
 }
 
 static void test_a_limit_ends_the_state(void **state)
@@ -363,6 +454,9 @@ int main(void)
         cmocka_unit_test(test_attacks_end),
         cmocka_unit_test(test_the_clock_ends_what_steps_do_not),
         cmocka_unit_test(test_no_memory_is_an_error_anywhere),
+        cmocka_unit_test(test_a_busy_machine_ends_nothing),
+        cmocka_unit_test(test_memory_is_counted_as_lua_counts_it),
+        cmocka_unit_test(test_a_call_costs_little),
         cmocka_unit_test(test_a_limit_ends_the_state),
         cmocka_unit_test(test_calls_leave_nothing),
         cmocka_unit_test(test_a_flag_ends_a_call),
