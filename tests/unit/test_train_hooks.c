@@ -2,6 +2,7 @@
 #include "core/base/file.h"
 #include "core/base/js.h"
 #include "core/base/mem.h"
+#include "lua/lua_host.h"
 #include "tests/unit/aid.h"
 #include "tests/unit/aid_train.h"
 
@@ -160,11 +161,110 @@ static void test_a_step_governs_the_rate_and_asks_for_checkpoints(void **state)
     drop(again);
 }
 
+/* ---- a governor in Lua ---- */
+
+static const char *governor_settings;
+static lua_plugin *governor;
+static hooks *governed;
+enum { MAX_RATES = 64 };
+static double rate[MAX_RATES], loss[MAX_RATES], cuts;
+static int n_rates;
+
+static int note_rate(hook_call *c, void *user, hone_err *e)
+{
+    (void)user;
+    (void)e;
+    if (n_rates < MAX_RATES) {
+        rate[n_rates] = json_number_value(json_object_get(c->data, "lr"));
+        loss[n_rates++] = json_number_value(json_object_get(c->data, "loss"));
+    }
+    return HOOK_CONTINUE;
+}
+
+static void take_cuts(const char *owner, const char *name, double value, void *user)
+{
+    (void)user;
+    if (strcmp(owner, "governor") == 0 && strcmp(name, "cuts") == 0)
+        cuts = value;
+}
+
+/* At the end, while the hooks are still there. */
+static int count_cuts(hook_call *c, void *user, hone_err *e)
+{
+    (void)c;
+    (void)user;
+    (void)e;
+    lua_plugin_close(governor);
+    governor = NULL;
+    hook_each_count(governed, take_cuts, NULL);
+    return HOOK_CONTINUE;
+}
+
+static void govern_by_script(hooks *h)
+{
+    hone_err e = {0};
+    json_t *given = NULL;
+    n_rates = 0;
+    cuts = 0;
+    governed = h;
+    assert_int_equal(hook_on(h, HOOK_TRAIN_STEP, "note", -1, note_rate, NULL, NULL), 0);
+    if (governor_settings == NULL)
+        return;
+    assert_int_equal(js_parse(&given, governor_settings, strlen(governor_settings), &e), 0);
+    const lua_plugin_args a = {.hooks = h, .path = "lua/bundled/governor.lua", .settings = given};
+    if (lua_plugin_open(&governor, &a, &e) != 0)
+        fail_msg("%s", e.msg);
+    json_decref(given);
+    assert_int_equal(hook_on(h, HOOK_TRAIN_END, "note", 0, count_cuts, NULL, NULL), 0);
+}
+
+/* The rate grows until the loss, which has fallen at first, climbs again. */
+#define TOO_FAST                                                                                   \
+    "{\"adapter\":\"lora\",\"micro_batch_size\":2,\"learning_rate\":0.1,\"warmup_steps\":60,"      \
+    "\"lr_scheduler\":\"constant_with_warmup\",\"max_steps\":60,\"logging_steps\":1}"
+#define SOON "\"warmup\":5,\"climb\":1.02,\"noise\":0.5,\"patience\":2,\"recover\":1"
+
+static void test_a_script_governs_a_run(void **state)
+{
+    const kit *k = *state;
+    double wild_rate[MAX_RATES], wild_loss[MAX_RATES], scale = 1;
+    hone_err e;
+    governor_settings = NULL;
+    drop(train(k, "wild", TOO_FAST, govern_by_script, 0, &e));
+    assert_int_equal(n_rates, 60);
+    memcpy(wild_rate, rate, sizeof rate);
+    memcpy(wild_loss, loss, sizeof loss);
+    governor_settings = "{" SOON "}";
+    drop(train(k, "tame", TOO_FAST, govern_by_script, 0, &e));
+    assert_int_equal(n_rates, 60);
+    assert_true(cuts >= 1);
+    for (int i = 1; i < 60; i++) {
+        double now = rate[i] / wild_rate[i];
+        bool cut = fabs(now - scale / 2) < 1e-9;
+        assert_true(cut || fabs(now - scale) < 1e-9); /* halved, or as it was */
+        assert_true(!cut || loss[i - 1] > 1.02 * loss[20]);
+        if (scale == 1) /* up to there it is the same run */
+            assert_true(loss[i] == wild_loss[i]);
+        scale = cut ? scale / 2 : scale;
+    }
+    assert_true(fabs(scale - pow(0.5, cuts)) < 1e-9);
+    /* Where cutting is no use the run ends with what it has. */
+    governor_settings = "{" SOON ",\"floor\":0.9}";
+    aid_run *r = train(k, "lost", TOO_FAST, govern_by_script, 0, &e);
+    assert_int_equal(r->result.status, TRAIN_HOOK_STOP);
+    assert_true(r->result.steps > 20 && r->result.steps < 60);
+    char *path = mem_printf("%s/lost/checkpoint-%d", k->dir, (int)r->result.steps);
+    assert_true(file_is_dir(path));
+    free(path);
+    drop(r);
+}
+
 int main(void)
 {
     js_start();
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_weights_change_loss_and_gradient),
+        cmocka_unit_test(test_a_script_governs_a_run),
         cmocka_unit_test(test_a_step_governs_the_rate_and_asks_for_checkpoints),
     };
     return cmocka_run_group_tests(tests, open_kit, close_kit);
