@@ -10,6 +10,7 @@
 #include "serve/http/http_server.h"
 #include "serve/http/serve_conf.h"
 #include "serve/loop/live.h"
+#include "serve/store/audit.h"
 #include "serve/store/store.h"
 
 #include <pthread.h>
@@ -94,6 +95,23 @@ static void stop(appliance *a)
     extend_close(a->extend);
 }
 
+/* Which code runs stands in the audit log. */
+static void note_plugin(void *user, const char *name, const char *was, const char *now)
+{
+    const appliance *a = user;
+    hone_err e = {0};
+    json_t *detail = json_pack("{s:s}", "sha256", now);
+    if (was[0] != '\0')
+        json_object_set_new(detail, "was", json_string(was));
+    const audit_event ev = {.action = was[0] != '\0' ? "plugin.reload" : "plugin.load",
+                            .actor = "server",
+                            .target = name,
+                            .detail = detail};
+    if (audit_append(a->store, &ev, &e) != 0)
+        log_error("plugins", "%s: not in the audit log: %s", name, e.msg);
+    json_decref(detail);
+}
+
 /* Signals are blocked in every thread and taken here. 0: told to end; a second signal does not wait
  * for answers any more. Negative: the first model cannot be served. */
 static int watch(appliance *a, const sigset_t *signals, hone_err *e)
@@ -110,7 +128,7 @@ static int watch(appliance *a, const sigset_t *signals, hone_err *e)
         if (sig == SIGHUP || n % TLS_TICKS == 0)
             http_server_reload(a->http, sig == SIGHUP);
         if (sig == SIGHUP)
-            extend_reload(a->extend);
+            extend_reload(a->extend, note_plugin, a);
         if (live_state(a->live).phase == LIVE_FAILED)
             return live_wait(a->live, e);
     }
@@ -149,6 +167,7 @@ static int serve(const serve_conf *conf, const char *config, hone_err *e)
         rc = start(&a, e);
     }
     if (rc == 0) {
+        extend_each(a.extend, note_plugin, &a);
         say_address(&a);
         rc = watch(&a, &signals, e);
     }

@@ -87,6 +87,7 @@ struct kind {
     int (*open)(void **out, const opening *o, hone_err *e);
     int (*close)(void *handle, hooks *h, hone_err *e);
     int (*describe)(json_t **out, const trust_file *f, hone_err *e);
+    const char *(*name)(const void *handle);
     /* A new version of the file in place of the old one; NULL: not while it runs. */
     int (*reload)(void *handle, const trust_file *f, hooks *h, hone_err *e);
 };
@@ -109,6 +110,11 @@ static int close_c(void *handle, hooks *h, hone_err *e)
 {
     (void)h;
     return loader_close(handle, STOP_MS, e);
+}
+
+static const char *name_c(const void *handle)
+{
+    return loader_descriptor(handle)->name;
 }
 
 /* The script is announced by what it calls itself, which is known when it has been read. */
@@ -159,6 +165,11 @@ static int close_lua(void *handle, hooks *h, hone_err *e)
     return rc;
 }
 
+static const char *name_lua(const void *handle)
+{
+    return lua_plugin_name(handle);
+}
+
 static int reload_lua(void *handle, const trust_file *f, hooks *h, hone_err *e)
 {
     int rc = lua_plugin_reload(handle, f->sha256, e);
@@ -181,8 +192,8 @@ static int describe_lua(json_t **out, const trust_file *f, hone_err *e)
 }
 
 static const kind kinds[] = {
-    {".so", open_c, close_c, loader_describe, NULL},
-    {".lua", open_lua, close_lua, describe_lua, reload_lua},
+    {".so", open_c, close_c, loader_describe, name_c, NULL},
+    {".lua", open_lua, close_lua, describe_lua, name_lua, reload_lua},
 };
 
 static const kind *kind_of(const char *path)
@@ -540,9 +551,11 @@ bool extend_is_object(const char *path)
 
 /* ---- new versions ---- */
 
-static int reload_part(const extend *x, part *p, hone_err *e)
+/* *changed: a new version runs, and p->sha256 is its digest. */
+static int reload_part(const extend *x, part *p, bool *changed, hone_err *e)
 {
     trust_file f;
+    *changed = false;
     int rc = entry_file(&f, p->entry, x->config, true, e);
     if (rc == 0 && strcmp(f.sha256, p->sha256) == 0) {
         trust_close(&f);
@@ -553,6 +566,7 @@ static int reload_part(const extend *x, part *p, hone_err *e)
     if (rc == 0)
         rc = p->kind->reload(p->handle, &f, x->hooks, e);
     if (rc == 0) {
+        *changed = true;
         memcpy(p->sha256, f.sha256, sizeof p->sha256);
         log_info("plugins", "%s: the new version runs (sha256 %s)", f.path, f.sha256);
     }
@@ -560,13 +574,25 @@ static int reload_part(const extend *x, part *p, hone_err *e)
     return rc;
 }
 
-void extend_reload(extend *x)
+void extend_reload(extend *x, extend_told *told, void *user)
 {
     for (size_t i = 0; i < x->n; i++) {
+        part *p = &x->parts[i];
+        char was[65];
+        bool changed = false;
         hone_err e = {0};
-        if (x->parts[i].entry != NULL && reload_part(x, &x->parts[i], &e) != 0)
+        memcpy(was, p->sha256, sizeof was);
+        if (p->entry != NULL && reload_part(x, p, &changed, &e) != 0)
             log_error("plugins", "the old version stays: %s", e.msg);
+        if (changed && told != NULL)
+            told(user, p->kind->name(p->handle), was, p->sha256);
     }
+}
+
+void extend_each(const extend *x, extend_told *told, void *user)
+{
+    for (size_t i = 0; i < x->n; i++)
+        told(user, x->parts[i].kind->name(x->parts[i].handle), "", x->parts[i].sha256);
 }
 
 /* ---- telling ---- */

@@ -23,8 +23,12 @@ int extend_open_file(extend **out, const char *config, hone_err *e);
 
 hooks *extend_hooks(const extend *x);
 /* Scripts whose files have changed are loaded anew where they are approved and pass their own
- * tests; else the old version stays and the log says why. */
-void extend_reload(extend *x);
+ * tests; else the old version stays and the log says why. told, which may be NULL, hears of each
+ * that was: its name, and the digest of the old file and of the new. */
+typedef void extend_told(void *user, const char *name, const char *was, const char *now);
+void extend_reload(extend *x, extend_told *told, void *user);
+/* Of what is loaded, with "" for the old one. */
+void extend_each(const extend *x, extend_told *told, void *user);
 void extend_close(extend *x); /* logs what could not be stopped; NULL is a no-op */
 
 /* One line a plugin: name, version, where it listens; on standard error, or into the log. */

@@ -17,10 +17,19 @@ typedef struct version {
     int n_idle, refs; /* under the plugin's lock */
 } version;
 
+/* The nth hook of the script at a point, whatever version runs. */
 typedef struct subscription {
     lua_plugin *plugin;
-    size_t i; /* of the script's hooks */
+    hook_point point;
+    size_t nth;
 } subscription;
+
+/* What was subscribed at one time. All stay until the plugin is closed: an emission may still be on
+ * its way along old ones. */
+typedef struct sub_set {
+    struct sub_set *older;
+    subscription subs[SCRIPT_MAX_HOOKS];
+} sub_set;
 
 struct lua_plugin {
     char *path, *name, *state_dir;
@@ -31,7 +40,7 @@ struct lua_plugin {
     json_t *header, *settings; /* of the current version; under the lock */
     script_hook at[SCRIPT_MAX_HOOKS];
     size_t n_hooks;
-    subscription subs[SCRIPT_MAX_HOOKS];
+    sub_set *subs;
     pthread_mutex_t lock;
     pthread_cond_t quiet;
     version *current;
@@ -177,14 +186,26 @@ static void give_back(lua_plugin *p, version *v, script *s)
         close_version(gone);
 }
 
+/* Its number among the hooks of a state; SCRIPT_MAX_HOOKS where this version has none there. */
+static size_t find_hook(const script *s, const subscription *sub)
+{
+    size_t n, seen = 0;
+    const script_hook *h = script_hooks(s, &n);
+    for (size_t i = 0; i < n; i++)
+        if (h[i].point == sub->point && seen++ == sub->nth)
+            return i;
+    return SCRIPT_MAX_HOOKS;
+}
+
 static int on_hook(hook_call *c, void *user, hone_err *e)
 {
     const subscription *sub = user;
     version *v;
     script *s;
     int rc = take_state(sub->plugin, &v, &s, e);
+    size_t i = rc == 0 ? find_hook(s, sub) : 0;
     if (rc == 0)
-        rc = script_call(s, sub->i, c, e);
+        rc = i < SCRIPT_MAX_HOOKS ? script_call(s, i, c, e) : HOOK_CONTINUE;
     give_back(sub->plugin, v, s);
     return rc;
 }
@@ -204,12 +225,19 @@ static void adopt(lua_plugin *p, const version *v)
 
 static int subscribe(lua_plugin *p, hone_err *e)
 {
-    int rc = 0;
-    for (size_t i = 0; p->hooks != NULL && rc == 0 && i < p->n_hooks; i++) {
-        p->subs[i] = (subscription){p, i};
-        rc = hook_on(p->hooks, p->at[i].point, p->name, p->at[i].priority, on_hook, &p->subs[i], e);
+    hook_sub subs[SCRIPT_MAX_HOOKS];
+    size_t n_at[HOOK_N_POINTS] = {0};
+    if (p->hooks == NULL)
+        return 0;
+    sub_set *set = mem_alloc(sizeof *set);
+    for (size_t i = 0; i < p->n_hooks; i++) {
+        const script_hook *h = &p->at[i];
+        set->subs[i] = (subscription){p, h->point, n_at[h->point]++};
+        subs[i] = (hook_sub){h->point, h->priority, on_hook, &set->subs[i]};
     }
-    return rc;
+    set->older = p->subs;
+    p->subs = set;
+    return hook_replace(p->hooks, p->name, subs, p->n_hooks, e);
 }
 
 static void set_up(lua_plugin *p, const lua_plugin_args *a)
@@ -268,6 +296,10 @@ void lua_plugin_close(lua_plugin *p)
     pthread_mutex_unlock(&p->lock);
     if (p->current != NULL)
         close_version(p->current);
+    for (sub_set *s = p->subs, *older; s != NULL; s = older) {
+        older = s->older;
+        free(s);
+    }
     stream_free(p->setup.streams);
     kv_free(p->setup.kv);
     json_decref(p->given);
@@ -325,32 +357,23 @@ json_t *lua_plugin_stats(lua_plugin *p)
 
 /* ---- a new version ---- */
 
-/* Subscriptions stay as they are, so the hooks must too. */
-static int same_hooks(const lua_plugin *p, const version *v, hone_err *e)
+static bool has_same_hooks(const lua_plugin *p, const version *v)
 {
     size_t n;
     const script_hook *h = script_hooks(v->idle[0], &n);
     bool same = n == p->n_hooks;
     for (size_t i = 0; same && i < n; i++)
         same = h[i].point == p->at[i].point && h[i].priority == p->at[i].priority;
-    if (same)
-        return 0;
-    return hone_fail(
-        e, HONE_EUNSUPPORTED,
-        "%s: the new version hooks into other points or with other priorities: restart", p->path);
+    return same;
 }
 
 int lua_plugin_reload(lua_plugin *p, const char *sha256, hone_err *e)
 {
     version *v = NULL, *gone;
     int rc = make_version(&v, p, sha256, e);
-    if (rc == 0)
-        rc = same_hooks(p, v, e);
-    if (rc != 0) {
-        if (v != NULL)
-            close_version(v);
+    if (rc != 0)
         return hone_fail_at(e, "%s: the old version stays", p->name);
-    }
+    bool same = has_same_hooks(p, v);
     pthread_mutex_lock(&p->lock);
     version *old = p->current;
     p->current = v;
@@ -361,7 +384,7 @@ int lua_plugin_reload(lua_plugin *p, const char *sha256, hone_err *e)
     pthread_mutex_unlock(&p->lock);
     if (gone != NULL)
         close_version(gone);
-    return 0;
+    return same ? 0 : subscribe(p, e); /* until then calls of other hooks pass the new version by */
 }
 
 int lua_plugin_test(lua_plugin *p, json_t **report, hone_err *e)

@@ -48,9 +48,9 @@ json_t *lua_plugin_info(lua_plugin *p);
 json_t *lua_plugin_stats(lua_plugin *p);
 
 /* Reads the file again (its bytes must have `sha256` where that is not NULL). Where the new version
- * loads, passes its own tests and hooks into the same points with the same priorities, calls that
- * begin from now on run it, and the old one goes when its last call ends. Else the old one stays
- * and the error says why. Any thread may call it. */
+ * loads and passes its own tests, calls that begin from now on run it, at the points that it hooks
+ * into, and the old one goes when its last call ends. Else the old one stays and the error says
+ * why. Any thread may call it, but one at a time. */
 int lua_plugin_reload(lua_plugin *p, const char *sha256, hone_err *e);
 
 /* Runs the script's tests. *report: [{name, passed, message}], a new reference; EINVAL names the

@@ -86,60 +86,114 @@ static void put_chain(hooks *h, hook_point p, chain *c)
     }
 }
 
-static chain *new_chain(size_t n)
+static void insert(chain *c, const subscriber *s)
 {
-    chain *c = mem_alloc(sizeof *c + n * sizeof *c->subs);
-    c->n = n;
-    return c;
-}
-
-static void insert(hooks *h, hook_point p, const subscriber *s)
-{
-    const chain *old = atomic_load(&h->points[p].now);
-    size_t n = old != NULL ? old->n : 0, i = n;
-    chain *c = new_chain(n + 1);
-    if (n > 0)
-        memcpy(c->subs, old->subs, n * sizeof *c->subs);
+    size_t i = c->n++;
     for (; i > 0 && before(s, &c->subs[i - 1]); i--)
         c->subs[i] = c->subs[i - 1];
     c->subs[i] = *s;
+}
+
+/* A new chain of those of the point that do not belong to the lease (NULL: all), with room for more
+ * besides. */
+static chain *chain_without(const hooks *h, hook_point p, const lease *l, size_t more)
+{
+    const chain *old = atomic_load(&h->points[p].now);
+    size_t n = old != NULL ? old->n : 0;
+    chain *c = mem_alloc(sizeof *c + (n + more) * sizeof *c->subs);
+    for (size_t i = 0; i < n; i++)
+        if (old->subs[i].lease != l)
+            c->subs[c->n++] = old->subs[i];
+    return c;
+}
+
+/* Takes the chain. */
+static void put_or_free(hooks *h, hook_point p, chain *c)
+{
+    if (c->n == 0) {
+        free(c);
+        c = NULL;
+    }
     put_chain(h, p, c);
+}
+
+static bool is_at(const hooks *h, hook_point p, const lease *l)
+{
+    const chain *c = atomic_load(&h->points[p].now);
+    for (size_t i = 0; c != NULL && i < c->n; i++)
+        if (c->subs[i].lease == l)
+            return true;
+    return false;
 }
 
 static void remove_lease(hooks *h, hook_point p, const lease *l)
 {
-    const chain *old = atomic_load(&h->points[p].now);
-    size_t left = 0;
-    for (size_t i = 0; old != NULL && i < old->n; i++)
-        left += old->subs[i].lease != l;
-    if (old == NULL || left == old->n)
-        return;
-    chain *c = left > 0 ? new_chain(left) : NULL;
-    left = 0;
-    for (size_t i = 0; c != NULL && i < old->n; i++)
-        if (old->subs[i].lease != l)
-            c->subs[left++] = old->subs[i];
-    put_chain(h, p, c);
+    if (is_at(h, p, l))
+        put_or_free(h, p, chain_without(h, p, l, 0));
 }
 
-int hook_on(hooks *h, hook_point p, const char *name, int priority, hook_fn *fn, void *user,
-            hone_err *e)
+/* Under the lock. */
+static lease *lease_of(hooks *h, owner *o)
 {
-    if ((int)p < 0 || p >= HOOK_N_POINTS || fn == NULL)
-        return hone_fail(e, HONE_EINVAL, "%s: no such hook point", name);
-    pthread_mutex_lock(&h->lock);
-    owner *o = owner_get(h, name);
-    if (o->barred[p]) {
-        pthread_mutex_unlock(&h->lock);
-        return 0;
-    }
     if (o->lease == NULL) {
         o->lease = mem_alloc(sizeof *o->lease);
         o->lease->owner = o;
         o->lease->next = h->leases;
         h->leases = o->lease;
     }
-    insert(h, p, &(subscriber){o->lease, priority, fn, user});
+    return o->lease;
+}
+
+static int check_sub(const hook_sub *s, const char *name, hone_err *e)
+{
+    if ((int)s->point < 0 || s->point >= HOOK_N_POINTS || s->fn == NULL)
+        return hone_fail(e, HONE_EINVAL, "%s: no such hook point", name);
+    return 0;
+}
+
+int hook_on(hooks *h, hook_point p, const char *name, int priority, hook_fn *fn, void *user,
+            hone_err *e)
+{
+    int rc = check_sub(&(hook_sub){p, priority, fn, user}, name, e);
+    if (rc != 0)
+        return rc;
+    pthread_mutex_lock(&h->lock);
+    owner *o = owner_get(h, name);
+    if (!o->barred[p]) {
+        chain *c = chain_without(h, p, NULL, 1);
+        insert(c, &(subscriber){lease_of(h, o), priority, fn, user});
+        put_chain(h, p, c);
+    }
+    pthread_mutex_unlock(&h->lock);
+    return 0;
+}
+
+static void replace_at(hooks *h, hook_point p, lease *l, const hook_sub *subs, size_t n)
+{
+    chain *c = chain_without(h, p, l, n);
+    for (size_t i = 0; i < n; i++)
+        if (subs[i].point == p)
+            insert(c, &(subscriber){l, subs[i].priority, subs[i].fn, subs[i].user});
+    put_or_free(h, p, c);
+}
+
+int hook_replace(hooks *h, const char *name, const hook_sub *subs, size_t n, hone_err *e)
+{
+    int rc = 0;
+    for (size_t i = 0; rc == 0 && i < n; i++)
+        rc = check_sub(&subs[i], name, e);
+    if (rc != 0)
+        return rc;
+    pthread_mutex_lock(&h->lock);
+    owner *o = owner_get(h, name);
+    lease *l = lease_of(h, o);
+    for (int p = 0; p < HOOK_N_POINTS; p++) {
+        size_t more = 0;
+        for (size_t i = 0; i < n; i++)
+            more += (int)subs[i].point == p;
+        if (!o->barred[p] && (more > 0 || is_at(h, (hook_point)p, l)))
+            replace_at(h, (hook_point)p, l, subs, n);
+    }
     pthread_mutex_unlock(&h->lock);
     return 0;
 }

@@ -92,6 +92,18 @@ int hook_by_name(hook_point *out, const char *name, hone_err *e);
 int hook_on(hooks *h, hook_point p, const char *owner, int priority, hook_fn *fn, void *user,
             hone_err *e);
 
+typedef struct hook_sub {
+    hook_point point;
+    int priority;
+    hook_fn *fn;
+    void *user;
+} hook_sub;
+
+/* Puts these in place of all subscriptions of an owner, in one step a point, so that nothing passes
+ * a point unseen. Emissions that have begun go on to the old ones: what those point to stays until
+ * hook_off. */
+int hook_replace(hooks *h, const char *owner, const hook_sub *subs, size_t n, hone_err *e);
+
 /* Takes all subscriptions of an owner away and waits until none of its calls runs: then what `user`
  * points to may go. After ETIMEOUT no new call begins, but one is still running. An owner that does
  * not exist is no error. Not from within a hook. */

@@ -249,10 +249,29 @@ static void add_plugin_count(const char *owner, const char *what, double value, 
                value);
 }
 
+static void add_info(buf *b, const hooks *h)
+{
+    json_t *one, *all = hook_manifest(h);
+    size_t i;
+    head(b, "hone_plugin_info", "gauge", "which file of a plugin runs");
+    json_array_foreach (all, i, one) {
+        static const char *const keys[] = {"name", "version", "sha256"};
+        char text[3][160];
+        for (size_t k = 0; k < 3; k++) {
+            const char *v = json_string_value(json_object_get(one, keys[k]));
+            label(text[k], sizeof text[k], v != NULL ? v : "");
+        }
+        buf_printf(b, "hone_plugin_info{plugin=\"%s\",version=\"%s\",sha256=\"%s\"} 1\n", text[0],
+                   text[1], text[2]);
+    }
+    json_decref(all);
+}
+
 static void add_plugins(buf *b, const hooks *h)
 {
     if (!hook_is_used(h))
         return;
+    add_info(b, h);
     for (size_t i = 0; i < sizeof plugin_families / sizeof *plugin_families; i++) {
         const plugin_family *f = &plugin_families[i];
         head(b, f->name, f->type, f->help);

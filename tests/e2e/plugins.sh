@@ -254,6 +254,26 @@ kill -HUP $server
 wait_for 'the new version runs (sha256 '
 ask 'And of the Uno?' >answer.json
 wait_for 'mark two'
+digest() { sha256sum "$1" | cut -c 1-64; }
+two=$(digest words2.lua)
+curl -s "$url/metrics" >metrics
+has metrics "hone_plugin_info{plugin=\"mark\",version=\"1.0.0\",sha256=\"$two\"} 1"
+caps=$(digest caps/caps.so)
+has metrics "hone_plugin_info{plugin=\"caps\",version=\"2.1.0\",sha256=\"$caps\"} 1"
+# A version with other hooks takes the place of the old one too.
+printf "plugin {name = 'mark', version = '3.0.0', summary = 'marks'}\n" >words2.lua
+printf "on('serve.request', function(body) return false, 'closed today' end)\n" >>words2.lua
+"$HONE" plugin pin hone.yaml >log || fail "pin"
+kill -HUP $server
+three=$(digest words2.lua)
+wait_for "the new version runs (sha256 $three)"
+ask 'And of the Uno?' >answer.json
+has answer.json "refused by mark: closed today"
+curl -s "$url/metrics" >metrics
+has metrics "hone_plugin_info{plugin=\"mark\",version=\"3.0.0\",sha256=\"$three\"} 1"
+"$HONE" audit export --state state2 >log || fail "audit"
+grep '"plugin.load"' log | grep '"caps"' | grep -q "$caps" || fail "$(cat log)"
+grep '"plugin.reload"' log | grep "\"was\":\"$two\"" | grep -q "$three" || fail "$(cat log)"
 kill -TERM $server
 wait $server || fail "the server: status $?"
 trap - EXIT

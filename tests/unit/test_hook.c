@@ -583,6 +583,67 @@ static void test_what_is_told_of_owners(void **state)
     hook_free(h);
 }
 
+/* All of an owner's in one step, where it may be heard; others stay in their places. */
+static void test_subscriptions_are_replaced(void **state)
+{
+    (void)state;
+    int rc;
+    char trace[64] = "";
+    hone_err e = {0};
+    plan a = {.name = "a", .trace = trace}, b = {.name = "b", .trace = trace};
+    hooks *h = hook_new();
+    json_t *points = json_pack("[s, s]", "serve.prompt", "serve.log");
+    assert_int_equal(hook_about(h, "a", json_pack("{s:s}", "version", "1"), points, &e), 0);
+    on(h, HOOK_SERVE_PROMPT, 1, &a);
+    on(h, HOOK_SERVE_PROMPT, 2, &b);
+    const hook_sub subs[] = {{HOOK_SERVE_PROMPT, 3, act, &a},
+                             {HOOK_SERVE_PROMPT, 0, act, &a},
+                             {HOOK_SERVE_LOG, 0, act, &a},
+                             {HOOK_SERVE_CHUNK, 0, act, &a}};
+    assert_int_equal(hook_replace(h, "a", subs, 4, &e), 0);
+    free(emit(h, HOOK_SERVE_PROMPT, &rc, NULL));
+    assert_string_equal(trace, "aba");
+    assert_true(hook_wanted(h, HOOK_SERVE_LOG));
+    assert_false(hook_wanted(h, HOOK_SERVE_CHUNK)); /* it may not be heard there */
+    assert_int_equal(hook_replace(h, "a", NULL, 0, &e), 0);
+    assert_false(hook_wanted(h, HOOK_SERVE_LOG));
+    trace[0] = '\0';
+    free(emit(h, HOOK_SERVE_PROMPT, &rc, NULL));
+    assert_string_equal(trace, "b");
+    json_decref(points);
+    hook_free(h);
+}
+
+/* Out at every point for good, whatever its row says of a breaker. */
+static void test_one_that_is_retired(void **state)
+{
+    (void)state;
+    int rc;
+    hone_err e = {0};
+    plan a = {.name = "a", .answer = HOOK_MODIFIED, .add = "x"};
+    hooks *h = hook_new();
+    const hook_point points[] = {HOOK_DATA_FILTER, HOOK_DATA_TAG, HOOK_SERVE_PROMPT};
+    hook_set_breaker(h, &(hook_breaker){1, 1, 1, 1});
+    for (size_t i = 0; i < 3; i++)
+        on(h, points[i], 0, &a);
+    hook_retire(h, "a", "it hangs");
+    hook_retire(h, "a", "for another reason");
+    for (size_t i = 0; i < 3; i++) {
+        usleep(2000); /* longer than the breaker's window */
+        char *text = emit(h, points[i], &rc, &e);
+        assert_string_equal(text, "{\"n\":1}");
+        assert_int_equal(rc, points[i] == HOOK_DATA_TAG ? 0 : HONE_EDENIED);
+        if (rc != 0)
+            assert_non_null(strstr(e.msg, ": a is out: it hangs"));
+        free(text);
+    }
+    json_t *all = hook_report(h);
+    assert_string_equal(json_string_value(json_object_get(json_array_get(all, 0), "retired")),
+                        "it hangs");
+    json_decref(all);
+    hook_free(h);
+}
+
 static void test_values_of_a_view(void **state)
 {
     (void)state;
@@ -623,6 +684,8 @@ int main(void)
         cmocka_unit_test(test_the_breaker),
         cmocka_unit_test(test_late_now_and_then_is_not_out),
         cmocka_unit_test(test_what_is_told_of_owners),
+        cmocka_unit_test(test_subscriptions_are_replaced),
+        cmocka_unit_test(test_one_that_is_retired),
         cmocka_unit_test(test_values_of_a_view),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -311,8 +311,13 @@ static void test_reload(void **state)
         {"plugin {name='t', version='2', summary='s', tests={bad=function(t) t.eq(1, 2) end}} "
          SAYS("three"),
          "t: the old version stays: test 'bad': x.lua:1: got 1, wanted 2", "two"},
-        {"on('serve.response', function() end)", NULL, "two"},
+        {"on('serve.response', function() end)", NULL, ""}, /* other hooks */
         {SAYS("four"), NULL, "four"},
+        {SAYS("first") " on('serve.prompt', function(text) return text .. ' and last' end, "
+                       "{priority = 9})",
+         NULL, "first and last"},
+        {"on('serve.prompt', function(text) return text .. ' alone' end, {priority = 9})", NULL,
+         " alone"},
     };
     /* clang-format on */
     aid_lua a = {0};
@@ -324,16 +329,16 @@ static void test_reload(void **state)
         int rc = lua_plugin_reload(a.plugin, NULL, &e);
         if (rows[i].error != NULL)
             assert_string_equal(e.msg, rows[i].error);
-        else if (i == 4)
-            assert_non_null(strstr(e.msg, "hooks into other points or with other priorities"));
         else
             assert_int_equal(rc, 0);
+        assert_int_equal(hook_wanted(a.hooks, HOOK_SERVE_RESPONSE), i == 4);
+        assert_int_equal(hook_wanted(a.hooks, HOOK_SERVE_PROMPT), i != 4);
         assert_string_equal(prompt(&a), rows[i].says);
     }
     hone_err e = {0};
     assert_int_equal(lua_plugin_reload(a.plugin, "0123", &e), HONE_EDENIED);
     json_t *stats = lua_plugin_stats(a.plugin);
-    assert_int_equal(json_integer_value(json_object_get(stats, "reloads")), 2);
+    assert_int_equal(json_integer_value(json_object_get(stats, "reloads")), 5);
     assert_int_equal(json_integer_value(json_object_get(stats, "states")), 1);
     json_decref(stats);
     aid_lua_close(&a);
@@ -378,7 +383,11 @@ static void test_reload_under_load(void **state)
         pthread_create(&t[i], NULL, call_often, &w[i]);
     }
     for (int i = 0; i < RELOADS; i++) {
-        aid_lua_write(&a, "x.lua", i % 2 == 0 ? SAYS("b") : SAYS("a"));
+        aid_lua_write(&a, "x.lua",
+                      i % 4 == 0   ? SAYS("b")
+                      : i % 4 == 1 ? SAYS("a") " on('serve.request', function() end)"
+                      : i % 4 == 2 ? SAYS("b") " on('serve.prompt', function() end)"
+                                   : SAYS("a"));
         assert_int_equal(lua_plugin_reload(a.plugin, NULL, NULL), 0);
     }
     atomic_store(&stop, true);
