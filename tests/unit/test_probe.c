@@ -4,6 +4,7 @@
 #include "tests/unit/aid_bundled.h"
 
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
 
 static json_t *parse(const char *text)
@@ -135,13 +136,33 @@ static void test_ratios_are_compared(void **state)
     json_decref(b);
 }
 
+/* For people: each group with its interval and number, or why it has none. */
+static void test_the_table(void **state)
+{
+    (void)state;
+    char *text = NULL;
+    size_t len;
+    json_t *r = report_of("{\"crows_pairs.age.pct_stereotype\": {\"examples\": [1, 0, 1, 0, 1], "
+                          "\"ends\": [0, 1], \"note\": \"2 left out\"},"
+                          " \"p.b.gap\": {\"examples\": [1], \"min_n\": 9}}");
+    FILE *f = open_memstream(&text, &len);
+    assert_non_null(f);
+    eval_print(r, f);
+    fclose(f);
+    assert_string_equal(
+        text, "crows_pairs.age.pct_stereotype 0.6000  [0.2307, 0.8824]  of 5  2 left out\n"
+              "p.b.gap                        insufficient data: 1 of the 9 that are "
+              "needed\n");
+    free(text);
+    json_decref(r);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_intervals),
-        cmocka_unit_test(test_insufficient_data),
-        cmocka_unit_test(test_what_is_no_score),
-        cmocka_unit_test(test_ratios_are_compared),
+        cmocka_unit_test(test_intervals),        cmocka_unit_test(test_insufficient_data),
+        cmocka_unit_test(test_what_is_no_score), cmocka_unit_test(test_ratios_are_compared),
+        cmocka_unit_test(test_the_table),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
