@@ -9,7 +9,7 @@
  * Conventions
  * - Every op returns 0 or a negative status (KERN_E*); the text is in dev->err. Nothing is silently
  * skipped.
- * - Ops queue in order on the device; only `read`, `sync`, `sumsq` and `sample` wait.
+ * - Ops queue in order on the device; only `read`, `read_end`, `sync` and `sample` wait.
  * - A recorded op reads its device arrays anew at each graph_run; host values are as they were.
  * What waits, allocates or takes host data cannot be recorded. An op allocates only when it meets a
  * larger shape than before: run a step once before recording it.
@@ -30,7 +30,7 @@
 extern "C" {
 #endif
 
-enum { KERN_ABI = 2, KERN_MAX_PARTS = 4 };
+enum { KERN_ABI = 3, KERN_MAX_PARTS = 4 };
 
 enum {
     KERN_EINVAL = -1,       /* a shape, dtype or pointer that cannot be */
@@ -317,22 +317,32 @@ typedef struct kern_sample {
  */
 
 /* AdamW with decoupled weight decay and bias correction (arXiv:1711.05101), as torch does it, over
- * a flat range: g' = g * grad_scale. */
+ * a flat range: g' = g * *scale. Where *scale is not a number nothing is changed. */
 typedef struct kern_adamw {
     int64_t n;
     float *p, *m, *v;
     const float *g;
-    float lr, beta1, beta2, eps, weight_decay, grad_scale;
+    const float *scale; /* [1] as `clip` writes it; NULL: 1 */
+    float lr, beta1, beta2, eps, weight_decay;
     int64_t step; /* 1 for the first */
 } kern_adamw;
 
-/* sum of squares of a flat range in a fixed order; out is HOST memory (waits). Not finite is
- * reported as it is. */
+/* Sum of squares of a flat range in a fixed order. Not finite is reported as it is. */
 typedef struct kern_sumsq {
     const float *g;
     int64_t n;
-    double *out;
+    double *out; /* [1] written */
 } kern_sumsq;
+
+/* What a step multiplies its gradients by, as torch's clip_grad_norm_ has it: *scale = min(1,
+ * max_norm / (sqrt(sum[0]) + 1e-6)). Not a number where one of sum[0..n) is not finite, and ever
+ * after where *scale was none: once a step has failed, no later one changes anything. */
+typedef struct kern_clip {
+    const double *sum; /* [n]: sums of squares; the first is that of all gradients */
+    int n;
+    double max_norm; /* 0: no limit */
+    float *scale;    /* [1] read and written */
+} kern_clip;
 
 /* ---- the table
  * -----------------------------------------------------------------------------------------------
@@ -340,6 +350,7 @@ typedef struct kern_sumsq {
 
 typedef struct kern_dev kern_dev;
 typedef struct kern_graph kern_graph;
+typedef struct kern_read kern_read;
 typedef struct kern_backend kern_backend;
 
 /* X(name, argument list after the device) */
@@ -349,6 +360,9 @@ typedef struct kern_backend kern_backend;
     X(release, (kern_dev *d, void *p))                       /* NULL is a no-op */                 \
     X(write, (kern_dev *d, void *dst, const void *host, size_t bytes))                             \
     X(read, (kern_dev *d, void *host, const void *src, size_t bytes))                              \
+    X(read_begin, (kern_dev *d, const void *src, size_t bytes, kern_read **out)) /* queues */      \
+    X(read_end, (kern_dev *d, kern_read *r, void *host)) /* waits for that one and frees it; */    \
+                                                         /* host NULL: it is not wanted */         \
     X(copy, (kern_dev *d, const kern_tensor *src, const kern_tensor *dst)) /* converts dtypes */   \
     X(zero, (kern_dev *d, void *p, size_t bytes))                                                  \
     X(add, (kern_dev *d, const kern_tensor *src, const kern_tensor *dst))  /* dst += src */        \
@@ -379,7 +393,8 @@ typedef struct kern_backend kern_backend;
     X(logits, (kern_dev *d, const kern_logits *a))                                                 \
     X(sample, (kern_dev *d, const kern_sample *a))                                                 \
     X(adamw, (kern_dev *d, const kern_adamw *a))                                                   \
-    X(sumsq, (kern_dev *d, const kern_sumsq *a))
+    X(sumsq, (kern_dev *d, const kern_sumsq *a))                                                   \
+    X(clip, (kern_dev *d, const kern_clip *a))
 /* clang-format on */
 
 typedef struct kern_ops {

@@ -53,7 +53,7 @@
       NULL) \
     X(TRAIN_STEP, "train.step", 1, 1, 0, 1, 5000, \
       "after a step: lr_scale may change (of the next step on), save may become true; a " \
-      "veto ends the run with what it has", \
+      "veto ends the run with what it has. A card does not go on before it is heard", \
       "{\"step\": 10, \"total_steps\": 100, \"epoch\": 0.1, \"loss\": 2.5, \"lr\": 0.0001, " \
       "\"grad_norm\": 0.8, \"tokens_per_second\": 1000.0, \"tokens\": 5000, \"lr_scale\": " \
       "1.0, \"save\": false}") \

@@ -11,6 +11,10 @@ struct optim {
     param_list *params;
     float *state[OPTIM_MAX_STATE]; /* device, [total] */
     int64_t step;
+    struct on_device {
+        double sum; /* of one parameter's gradient */
+        float scale;
+    } * own;
 };
 
 static int failed(kern_dev *dev, int rc, const char *what, hone_err *e)
@@ -18,8 +22,7 @@ static int failed(kern_dev *dev, int rc, const char *what, hone_err *e)
     return rc == 0 ? 0 : hone_fail(e, rc, "%s: %s", what, dev->err);
 }
 
-static int adamw(optim *o, int64_t at, int64_t n, double lr, double decay, double grad_scale,
-                 hone_err *e)
+static int adamw(optim *o, int64_t at, int64_t n, double lr, double decay, hone_err *e)
 {
     kern_adamw a = {
         .n = n,
@@ -27,12 +30,12 @@ static int adamw(optim *o, int64_t at, int64_t n, double lr, double decay, doubl
         .m = o->state[0] + at,
         .v = o->state[1] + at,
         .g = o->params->grad + at,
+        .scale = &o->own->scale,
         .lr = (float)lr,
         .beta1 = (float)o->s.beta1,
         .beta2 = (float)o->s.beta2,
         .eps = (float)o->s.eps,
         .weight_decay = (float)decay,
-        .grad_scale = (float)grad_scale,
         .step = o->step,
     };
     return failed(o->params->dev, kern_do(o->params->dev, adamw, &a), "optimizer", e);
@@ -63,6 +66,11 @@ int optim_new(optim **out, param_list *params, const optim_settings *s, hone_err
                     "optimizer state", e);
         o->state[k] = p;
     }
+    void *own = NULL;
+    if (rc == 0)
+        rc = failed(params->dev, kern_do(params->dev, alloc, sizeof *o->own, &own),
+                    "optimizer state", e);
+    o->own = own;
     if (rc != 0)
         optim_free(o);
     else
@@ -76,6 +84,7 @@ void optim_free(optim *o)
         return;
     for (int k = 0; k < OPTIM_MAX_STATE; k++)
         kern_do(o->params->dev, release, o->state[k]);
+    kern_do(o->params->dev, release, o->own);
     free(o);
 }
 
@@ -95,12 +104,9 @@ static int sumsq(const optim *o, int64_t at, int64_t n, double *out, hone_err *e
     return failed(o->params->dev, kern_do(o->params->dev, sumsq, &a), "gradient norm", e);
 }
 
-int optim_grad_norm(const optim *o, double *norm, hone_err *e)
+int optim_grad_sumsq(const optim *o, double *sum, hone_err *e)
 {
-    double sum = 0;
-    int rc = sumsq(o, 0, o->params->total, &sum, e);
-    *norm = sqrt(sum);
-    return rc;
+    return sumsq(o, 0, o->params->total, sum, e);
 }
 
 int optim_not_finite(const optim *o, const char **name, hone_err *e)
@@ -109,7 +115,10 @@ int optim_not_finite(const optim *o, const char **name, hone_err *e)
     for (size_t i = 0; i < o->params->n && *name == NULL; i++) {
         const param *p = &o->params->items[i];
         double sum = 0;
-        int rc = sumsq(o, p->offset, p->rows * p->cols, &sum, e);
+        int rc = sumsq(o, p->offset, p->rows * p->cols, &o->own->sum, e);
+        if (rc == 0)
+            rc = failed(o->params->dev,
+                        kern_do(o->params->dev, read, &sum, &o->own->sum, sizeof sum), p->name, e);
         if (rc != 0)
             return rc;
         if (!isfinite(sum))
@@ -120,18 +129,22 @@ int optim_not_finite(const optim *o, const char **name, hone_err *e)
 
 /* Neighbours with the same settings are one range; the padding between them holds zeros and stays
  * so. */
-int optim_step(optim *o, int64_t step, double lr, double grad_scale, hone_err *e)
+int optim_step(optim *o, const optim_update *u, hone_err *e)
 {
     const param_list *l = o->params;
-    o->step = step;
+    kern_clip c = {.sum = u->sum, .n = u->n_sums, .max_norm = u->max_norm, .scale = &o->own->scale};
+    int done = failed(l->dev, kern_do(l->dev, clip, &c), "clipping", e);
+    if (done != 0)
+        return done;
+    o->step = u->step;
     for (size_t i = 0, j; i < l->n; i = j) {
         const param *p = &l->items[i];
         j = i + 1;
         while (j < l->n && l->items[j].decay == p->decay && l->items[j].lr_scale == p->lr_scale)
             j++;
         int64_t end = j < l->n ? l->items[j].offset : l->total;
-        int rc = o->row->step(o, p->offset, end - p->offset, lr * (double)p->lr_scale,
-                              p->decay ? o->s.weight_decay : 0.0, grad_scale, e);
+        int rc = o->row->step(o, p->offset, end - p->offset, u->lr * (double)p->lr_scale,
+                              p->decay ? o->s.weight_decay : 0.0, e);
         if (rc != 0)
             return rc;
     }

@@ -20,8 +20,7 @@ typedef struct optim_row {
     int n_state;
     const char *state[OPTIM_MAX_STATE]; /* as torch names them */
     /* One update of the range [at, at + n) of the flat buffers. */
-    int (*step)(optim *o, int64_t at, int64_t n, double lr, double decay, double grad_scale,
-                hone_err *e);
+    int (*step)(optim *o, int64_t at, int64_t n, double lr, double decay, hone_err *e);
 } optim_row;
 extern const optim_row optimizers[]; /* ends with a row whose name is NULL */
 
@@ -31,13 +30,22 @@ void optim_free(optim *o); /* NULL is a no-op */
 const optim_row *optim_kind(const optim *o);
 size_t optim_bytes(int kind, int64_t total); /* state of `total` parameters */
 
-/* L2 norm of all gradients; not finite is given as it is. */
-int optim_grad_norm(const optim *o, double *norm, hone_err *e);
-/* Name of the first parameter whose gradient is not finite; NULL when all are. Borrowed. */
+/* Queues the sum of squares of all gradients into *sum, which is the device's. */
+int optim_grad_sumsq(const optim *o, double *sum, hone_err *e);
+/* Name of the first parameter whose gradient is not finite; NULL when all are. Borrowed. Waits. */
 int optim_not_finite(const optim *o, const char **name, hone_err *e);
 
-/* One update with gradients times grad_scale. `step` counts from 1. */
-int optim_step(optim *o, int64_t step, double lr, double grad_scale, hone_err *e);
+typedef struct optim_update {
+    int64_t step; /* from 1 */
+    double lr;
+    double max_norm; /* gradients are clipped to this norm; 0: they are not */
+    /* DEVICE [n_sums]: sums of squares, the first of all gradients. Where one of them is not finite
+     * this update changes nothing, and neither does any after it. */
+    const double *sum;
+    int n_sums;
+} optim_update;
+/* Queues one update; nothing waits. */
+int optim_step(optim *o, const optim_update *u, hone_err *e);
 
 /* State `k` of parameter i, on the host [rows * cols]. */
 int optim_read(const optim *o, int k, size_t i, float *host, hone_err *e);

@@ -7,7 +7,7 @@
 #include "core/train/trainer.h"
 
 /* What a checkpoint must hold beside weights and moments, so that the next step is the same step.
- */
+ * Of steps whose results are known; a card may be one step ahead (train_run.at). */
 typedef struct train_state {
     int64_t step;            /* updates done */
     int64_t epoch;           /* the one being run */
@@ -40,6 +40,20 @@ typedef struct train_seg {
     double loss;
 } train_seg;
 
+/* A step that the device has been given and whose results have not been read. */
+typedef struct train_queued {
+    size_t first, n; /* micro-batches of the epoch's plan */
+    int64_t tokens, targets;
+    double lr;
+    train_seg *seg; /* in order */
+    size_t n_seg, cap_seg;
+    kern_read *read; /* of the run's `results`; NULL: nothing is queued here */
+} train_queued;
+
+/* On the device, and what is read back of it: sums of squares of the gradients and of the losses,
+ * then, from byte RESULTS_LOGP on, the losses. */
+enum { RESULTS_GRAD, RESULTS_LOSS, N_SUMS, RESULTS_LOGP = 256 };
+
 typedef struct train_run {
     const trainer *t;
     const train_conf *c;
@@ -52,11 +66,15 @@ typedef struct train_run {
     pack_plan plan, eval_plan;
     micro_batch batch;
     float *coef;        /* [max_tokens] */
-    float *logp;        /* [accumulation, max_tokens] */
-    kern_tensor losses; /* F32 [accumulation, max_tokens] on the device: logp of the step */
-    train_seg *seg;     /* of the step, in order */
-    size_t cap_seg;
-    float *weight; /* of the micro-batch's examples */
+    void *results;      /* on the device */
+    kern_tensor losses; /* F32 [accumulation, max_tokens] in it: logp of the step */
+    double *sums;       /* [N_SUMS] results on the host, and */
+    float *logp;        /* [accumulation, max_tokens], in the same block */
+    struct {
+        int64_t step, batch, tokens;
+    } at;                   /* where queueing stands; s follows, by one step at most */
+    train_queued queued[2]; /* step k stands at k % 2 */
+    float *weight;          /* of the micro-batch's examples */
     size_t cap_weight;
     progress *show;
     double start, window_start; /* clock */
@@ -84,8 +102,11 @@ int train_memory_plan(train_run *r, hone_err *e);
  * what the device has in use where that is known. */
 int train_memory_prove(train_run *r, hone_err *e);
 
-/* train_step.c */
-int train_step(train_run *r, hone_err *e);
+/* train_step.c: gives the device one more step; nothing waits. */
+int train_step_queue(train_run *r, hone_err *e);
+/* Waits for the oldest step that is queued and makes its results the state. ENUMERIC: they are not
+ * finite, and the weights are still those before it. */
+int train_step_take(train_run *r, hone_err *e);
 
 /* train_hooks.c: fills r->weight for r->batch (1 each, or what subscribers make of it); EINVAL for
  * a weight that is not finite or below 0. After a step: r->s.lr_scale, r->save_now, r->stop. */

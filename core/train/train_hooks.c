@@ -32,7 +32,7 @@ static hook_batch batch_of(const train_run *r, uint8_t *mask, uint64_t *bound, u
                         .n_examples = (uint64_t)b->n_seg,
                         .bound = bound,
                         .row = row,
-                        .step = r->s.step + 1,
+                        .step = r->at.step + 1,
                         .id = id};
 }
 

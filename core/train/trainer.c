@@ -16,16 +16,17 @@ const char *train_status_name(train_status s)
 
 /* ---- start and end ---- */
 
-static int make_losses(train_run *r, hone_err *e)
+static int make_results(train_run *r, hone_err *e)
 {
     kern_dev *dev = model_device(r->t->model);
     int64_t n = r->c->accumulation * r->len.max_tokens;
-    void *p = NULL;
-    int rc = kern_do(dev, alloc, (size_t)n * sizeof(float), &p);
+    size_t bytes = RESULTS_LOGP + (size_t)n * sizeof(float);
+    int rc = kern_do(dev, alloc, bytes, &r->results);
     if (rc != 0)
         return hone_fail(e, rc, "losses of a step: %s", dev->err);
-    r->losses = kern_mat(KERN_F32, n, 1, p);
-    r->logp = mem_array((size_t)n, sizeof *r->logp);
+    r->losses = kern_mat(KERN_F32, n, 1, (char *)r->results + RESULTS_LOGP);
+    r->sums = mem_alloc(bytes);
+    r->logp = (float *)(void *)((char *)r->sums + RESULTS_LOGP);
     return 0;
 }
 
@@ -52,7 +53,7 @@ static int set_up(train_run *r, hone_err *e)
     train_length_show(r);
     rc = train_memory_plan(r, e);
     if (rc == 0)
-        rc = make_losses(r, e);
+        rc = make_results(r, e);
     if (rc == 0)
         rc = optim_new(&r->opt, r->t->params, &o, e);
     if (rc == 0)
@@ -63,20 +64,27 @@ static int set_up(train_run *r, hone_err *e)
         return rc;
     r->coef = mem_array((size_t)r->len.max_tokens, sizeof *r->coef);
     pack_epoch(&r->plan, r->t->train, &r->pack, r->s.epoch);
+    r->at.step = r->s.step;
+    r->at.batch = r->s.batch;
+    r->at.tokens = r->s.tokens;
     return train_report_resume(r, e);
 }
 
 static void tear_down(train_run *r)
 {
+    kern_dev *dev = model_device(r->t->model);
+    for (int i = 0; i < 2; i++) {
+        kern_do(dev, read_end, r->queued[i].read, NULL);
+        free(r->queued[i].seg);
+    }
     progress_free(r->show);
     optim_free(r->opt);
-    kern_do(model_device(r->t->model), release, r->losses.data);
+    kern_do(dev, release, r->results);
     pack_plan_free(&r->plan);
     pack_plan_free(&r->eval_plan);
     micro_batch_free(&r->batch);
     free(r->coef);
-    free(r->logp);
-    free(r->seg);
+    free(r->sums);
     free(r->weight);
     json_decref(r->s.history);
 }
@@ -207,11 +215,55 @@ static int after_step(train_run *r, hone_err *e)
     return rc;
 }
 
+/* ---- the device may be a step ahead ---- */
+
+/* Must the results of the step that was queued last be known before the next one is queued? Where
+ * the device does one thing after the other nothing is gained by going on. At the end of an epoch
+ * the plan changes; a subscriber of train.step may change the rate or end the run. */
+static bool must_wait(const train_run *r)
+{
+    int64_t step = r->at.step;
+    return !model_device(r->t->model)->records || step == r->len.steps ||
+           (size_t)r->at.batch == r->plan.n_batches ||
+           (r->eval_plan.n_batches > 0 && due(step, r->len.eval_every, false)) ||
+           due(step, r->len.save_every, false) || hook_wanted(r->t->hooks, HOOK_TRAIN_STEP);
+}
+
+/* Takes results until `left` steps are queued. */
+static int settle(train_run *r, int64_t left, hone_err *e)
+{
+    int rc = 0;
+    while (rc == 0 && r->at.step - r->s.step > left) {
+        rc = train_step_take(r, e);
+        if (rc == 0)
+            rc = after_step(r, e);
+    }
+    return rc;
+}
+
+/* A step could not be queued. What the one before it came to is told all the same; where it was no
+ * number, that is the error. */
+static int give_up(train_run *r, int rc, hone_err *e)
+{
+    hone_err before = {0};
+    if (settle(r, 0, &before) != HONE_ENUMERIC)
+        return rc;
+    return hone_fail(e, HONE_ENUMERIC, "%s", before.msg);
+}
+
+static int next_step(train_run *r, hone_err *e)
+{
+    int rc = train_step_queue(r, e);
+    return rc == 0 ? settle(r, must_wait(r) ? 0 : 1, e) : give_up(r, rc, e);
+}
+
 static int asked_to_stop(train_run *r, hone_err *e)
 {
-    if (r->c->stop == NULL || *r->c->stop == 0 || r->stop || r->s.step == r->len.steps)
+    if (r->c->stop == NULL || *r->c->stop == 0 || r->stop || r->at.step == r->len.steps)
         return 0;
-    int rc = checkpoint_save(r, e);
+    int rc = settle(r, 0, e);
+    if (rc == 0)
+        rc = checkpoint_save(r, e);
     if (rc != 0)
         return rc;
     return hone_fail(e, HONE_ECANCELLED,
@@ -225,10 +277,8 @@ static int loop(train_run *r, hone_err *e)
     r->start = r->window_start = clock_seconds();
     if (r->c->eval_on_start && r->s.step == 0 && r->eval_plan.n_batches > 0)
         rc = evaluate(r, e);
-    while (rc == 0 && !r->stop && r->s.step < r->len.steps) {
-        rc = train_step(r, e);
-        if (rc == 0)
-            rc = after_step(r, e);
+    while (rc == 0 && !r->stop && r->at.step < r->len.steps) {
+        rc = next_step(r, e);
         if (rc == 0)
             rc = asked_to_stop(r, e);
     }

@@ -138,6 +138,31 @@ int cpu_read(kern_dev *d, void *host, const void *src, size_t bytes)
     return 0;
 }
 
+/* ---- reads that are waited for later: done at once ---- */
+
+struct kern_read {
+    size_t bytes;
+    char data[];
+};
+
+int cpu_read_begin(kern_dev *d, const void *src, size_t bytes, kern_read **out)
+{
+    kern_read *r = bytes < PTRDIFF_MAX ? malloc(sizeof *r + bytes) : NULL;
+    *out = r;
+    if (r == NULL)
+        return cpu_fail(d, KERN_ENOMEM, "read: no memory for %zu bytes", bytes);
+    r->bytes = bytes;
+    return cpu_read(d, r->data, src, bytes);
+}
+
+int cpu_read_end(kern_dev *d, kern_read *r, void *host)
+{
+    if (r != NULL && host != NULL)
+        cpu_read(d, host, r->data, r->bytes);
+    free(r);
+    return 0;
+}
+
 int cpu_zero(kern_dev *d, void *p, size_t bytes)
 {
     (void)d;

@@ -1,5 +1,5 @@
-/* AdamW and sums of squares over flat ranges. Ranges are cut at fixed places, whatever the number
- * of threads. */
+/* AdamW, sums of squares and clipping over flat ranges. Ranges are cut at fixed places, whatever
+ * the number of threads. */
 #include <math.h>
 
 #include "kernels/cpu/cpu.h"
@@ -31,13 +31,16 @@ int cpu_adamw(kern_dev *d, const kern_adamw *a)
     if (a->n < 0 || a->step < 1)
         return cpu_fail(d, KERN_EINVAL, "adamw: %lld elements, step %lld", (long long)a->n,
                         (long long)a->step);
+    float scale = a->scale != NULL ? *a->scale : 1.0F;
+    if (isnan(scale))
+        return 0;
     double c1 = 1.0 - pow((double)a->beta1, (double)a->step);
     double c2 = 1.0 - pow((double)a->beta2, (double)a->step);
     adamw_job j = {.v = cpu_of(d)->vec,
                    .a = a,
                    .row = {.beta1 = a->beta1,
                            .beta2 = a->beta2,
-                           .grad_scale = a->grad_scale,
+                           .grad_scale = scale,
                            .decay = (float)(1.0 - (double)a->lr * (double)a->weight_decay),
                            .step_size = (float)((double)a->lr / c1),
                            .inv_sqrt_c2 = (float)(1.0 / sqrt(c2)),
@@ -73,5 +76,17 @@ int cpu_sumsq(kern_dev *d, const kern_sumsq *a)
     for (int64_t c = 0; c < cuts; c++)
         s += j.part[c];
     *a->out = s;
+    return 0;
+}
+
+int cpu_clip(kern_dev *d, const kern_clip *a)
+{
+    bool finite = !isnan(*a->scale);
+    if (a->n < 1)
+        return cpu_fail(d, KERN_EINVAL, "clip: %d sums", a->n);
+    for (int i = 0; i < a->n; i++)
+        finite = finite && isfinite(a->sum[i]);
+    double scale = a->max_norm / (sqrt(a->sum[0]) + 1e-6);
+    *a->scale = !finite ? NAN : a->max_norm > 0 && scale < 1 ? (float)scale : 1.0F;
     return 0;
 }

@@ -142,6 +142,7 @@ static void close_cuda(kern_dev *d)
     for (int i = 0; i < CU_SCRATCH_SLOTS; i++)
         cu_give(d, c->scratch[i].p);
     cu_retired_free(d);
+    cu_reads_free(d);
     free(c->retired);
     free(c->blocks);
     for (int i = 0; i < CU_STAGES; i++) {

@@ -44,6 +44,7 @@ typedef struct cu_dev {
         bool busy;
     } stage[CU_STAGES];
     int next_stage;
+    struct kern_read *reads; /* that may be used again */
     struct cu_gemm_state *gemm;
 } cu_dev;
 
@@ -65,6 +66,8 @@ void cu_give(kern_dev *d, void *p);
 /* At least bytes in a slot; valid until the same slot is asked for again. Everything that uses it
  * is on the one stream, so nothing waits. */
 int cu_scratch(kern_dev *d, int slot, size_t bytes, void **out);
+/* Frees the pinned memory of reads that have ended. */
+void cu_reads_free(kern_dev *d);
 /* Frees what recorded steps might have used; none is there any more. */
 void cu_retired_free(kern_dev *d);
 

@@ -162,6 +162,97 @@ int cu_op_read(kern_dev *d, void *host, const void *src, size_t bytes)
     return rc == 0 ? cu_op_sync(d) : rc;
 }
 
+/* ---- reads that are waited for later --------------------------------------------------------- */
+
+/* Pinned memory that a copy goes to, and the event after it. */
+struct kern_read {
+    void *host;
+    size_t bytes, room;
+    cudaEvent_t done;
+    struct kern_read *next; /* of those that may be used again */
+};
+
+static void read_free(kern_read *r)
+{
+    if (r->host != NULL)
+        (void)cudaFreeHost(r->host);
+    if (r->done != NULL)
+        (void)cudaEventDestroy(r->done);
+    free(r);
+}
+
+void cu_reads_free(kern_dev *d)
+{
+    cu_dev *c = cu_of(d);
+    while (c->reads != NULL) {
+        kern_read *r = c->reads;
+        c->reads = r->next;
+        read_free(r);
+    }
+}
+
+/* One that is free and large enough, else a new one. */
+static int read_take(kern_dev *d, size_t bytes, kern_read **out)
+{
+    kern_read **at = &cu_of(d)->reads;
+    while (*at != NULL && (*at)->room < bytes)
+        at = &(*at)->next;
+    kern_read *r = *out = *at;
+    if (r != NULL) {
+        *at = r->next;
+        return 0;
+    }
+    r = (kern_read *)calloc(1, sizeof *r);
+    if (r == NULL)
+        return cu_fail(d, KERN_ENOMEM, "read: no memory");
+    r->room = bytes;
+    int rc = cu_check(d, cudaHostAlloc(&r->host, bytes, cudaHostAllocDefault), "pinned memory");
+    if (rc == 0)
+        rc = cu_check(d, cudaEventCreateWithFlags(&r->done, cudaEventDisableTiming), "event");
+    if (rc != 0)
+        read_free(r);
+    else
+        *out = r;
+    return rc;
+}
+
+int cu_op_read_begin(kern_dev *d, const void *src, size_t bytes, kern_read **out)
+{
+    cu_dev *c = cu_of(d);
+    *out = NULL;
+    if (c->capturing)
+        return cu_fail(d, KERN_EINVAL, "read_begin: host memory cannot be recorded");
+    int rc = read_take(d, bytes > 0 ? bytes : 1, out);
+    if (rc != 0)
+        return rc;
+    kern_read *r = *out;
+    r->bytes = bytes;
+    if (bytes > 0)
+        rc = cu_check(d, cudaMemcpyAsync(r->host, src, bytes, cudaMemcpyDeviceToHost, c->stream),
+                      "read");
+    if (rc == 0)
+        rc = cu_check(d, cudaEventRecord(r->done, c->stream), "read");
+    if (rc != 0) {
+        read_free(r);
+        *out = NULL;
+    }
+    return rc;
+}
+
+int cu_op_read_end(kern_dev *d, kern_read *r, void *host)
+{
+    cu_dev *c = cu_of(d);
+    if (r == NULL)
+        return 0;
+    int rc = c->capturing ? cu_fail(d, KERN_EINVAL, "read_end: it waits, so it cannot be recorded")
+                          : cu_check(d, cudaEventSynchronize(r->done), "read");
+    if (rc == 0 && host != NULL)
+        memcpy(host, r->host, r->bytes);
+    r->next = c->reads;
+    c->reads = r;
+    return rc;
+}
+
 int cu_op_zero(kern_dev *d, void *p, size_t bytes)
 {
     return bytes == 0 ? 0 : cu_check(d, cudaMemsetAsync(p, 0, bytes, cu_of(d)->stream), "zero");

@@ -1,4 +1,4 @@
-/* AdamW, and sums of squares, over flat ranges. */
+/* AdamW, sums of squares and clipping over flat ranges. */
 #include <math.h>
 
 #include "kernels/cuda/device.cuh"
@@ -12,13 +12,13 @@ typedef struct adamw_args {
     int64_t n;
     float *p, *m, *v;
     const float *g;
-    float beta1, beta2, grad_scale, decay, step_size, inv_sqrt_c2, eps;
+    const float *scale;
+    float beta1, beta2, decay, step_size, inv_sqrt_c2, eps;
 } adamw_args;
 
 static __device__ __forceinline__ void adamw_one(const adamw_args &a, float *p, float *m, float *v,
                                                  float g)
 {
-    g *= a.grad_scale;
     *m += (g - *m) * (1.0F - a.beta1);
     *v = *v * a.beta2 + g * g * (1.0F - a.beta2);
     *p = *p * a.decay - a.step_size * *m / (sqrtf(*v) * a.inv_sqrt_c2 + a.eps);
@@ -28,9 +28,12 @@ static __device__ __forceinline__ void adamw_one(const adamw_args &a, float *p, 
 template <int N> static __global__ void adamw_kernel(adamw_args a)
 {
     int64_t i = ((int64_t)blockIdx.x * THREADS + threadIdx.x) * N;
+    float scale = a.scale != NULL ? *a.scale : 1.0F;
+    if (isnan(scale))
+        return;
     if (i + N > a.n) {
         for (; i < a.n; i++)
-            adamw_one(a, a.p + i, a.m + i, a.v + i, a.g[i]);
+            adamw_one(a, a.p + i, a.m + i, a.v + i, a.g[i] * scale);
         return;
     }
     vec16<float> p, m, v, g;
@@ -39,7 +42,7 @@ template <int N> static __global__ void adamw_kernel(adamw_args a)
     load_part<N>(v, a.v + i);
     load_part<N>(g, a.g + i);
     for (int k = 0; k < N; k++)
-        adamw_one(a, &p.v[k], &m.v[k], &v.v[k], g.v[k]);
+        adamw_one(a, &p.v[k], &m.v[k], &v.v[k], g.v[k] * scale);
     store_part<N>(a.m + i, m);
     store_part<N>(a.v + i, v);
     store_part<N>(a.p + i, p);
@@ -57,9 +60,9 @@ int cu_op_adamw(kern_dev *d, const kern_adamw *a)
                     a->m,
                     a->v,
                     a->g,
+                    a->scale,
                     a->beta1,
                     a->beta2,
-                    a->grad_scale,
                     (float)(1.0 - (double)a->lr * (double)a->weight_decay),
                     (float)((double)a->lr / c1),
                     (float)(1.0 / sqrt(c2)),
@@ -94,8 +97,8 @@ template <int N> static __global__ void sumsq_kernel(const float *g, int64_t n, 
         part[blockIdx.x] = s;
 }
 
-/* part[0] becomes the sum of n of them; one block. */
-static __global__ void sumsq_end_kernel(double *part, int n)
+/* *out becomes the sum of n parts; one block. */
+static __global__ void sumsq_end_kernel(const double *part, int n, double *out)
 {
     __shared__ double share[32];
     double s = 0;
@@ -103,15 +106,13 @@ static __global__ void sumsq_end_kernel(double *part, int n)
         s += part[i];
     s = block_sum(s, share);
     if (threadIdx.x == 0)
-        part[0] = s;
+        *out = s;
 }
 
 int cu_op_sumsq(kern_dev *d, const kern_sumsq *a)
 {
     int parts = tune_sumsq(a->n);
     void *mem;
-    if (cu_of(d)->capturing)
-        return cu_fail(d, KERN_EINVAL, "sumsq: it waits, so it cannot be recorded");
     int rc = cu_scratch(d, CU_SLOT_A, (size_t)parts * sizeof(double), &mem);
     double *part = (double *)mem;
     bool wide = (uintptr_t)a->g % 16 == 0;
@@ -119,6 +120,25 @@ int cu_op_sumsq(kern_dev *d, const kern_sumsq *a)
         rc = cu_launch(d, "sumsq", wide ? sumsq_kernel<4> : sumsq_kernel<1>, (unsigned)parts,
                        THREADS, a->g, a->n, part);
     if (rc == 0)
-        rc = cu_launch(d, "sumsq end", sumsq_end_kernel, 1, THREADS, part, parts);
-    return rc == 0 ? cu_op_read(d, a->out, part, sizeof *part) : rc;
+        rc = cu_launch(d, "sumsq end", sumsq_end_kernel, 1, THREADS, part, parts, a->out);
+    return rc;
+}
+
+/* ---- clipping -------------------------------------------------------------------------------- */
+
+/* One thread: n is one or two. */
+static __global__ void clip_kernel(const double *sum, int n, double max_norm, float *scale)
+{
+    bool finite = !isnan(*scale);
+    for (int i = 0; i < n; i++)
+        finite = finite && isfinite(sum[i]);
+    double s = max_norm / (sqrt(sum[0]) + 1e-6);
+    *scale = !finite ? NAN : max_norm > 0 && s < 1 ? (float)s : 1.0F;
+}
+
+int cu_op_clip(kern_dev *d, const kern_clip *a)
+{
+    if (a->n < 1)
+        return cu_fail(d, KERN_EINVAL, "clip: %d sums", a->n);
+    return cu_launch(d, "clip", clip_kernel, 1, 1, a->sum, a->n, a->max_norm, a->scale);
 }

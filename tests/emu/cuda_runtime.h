@@ -4,11 +4,12 @@
  *
  * Found in place of the toolkit's header by -Itests/emu. A block's threads are fibers of one host
  * thread; a barrier or a warp operation is where they change. What a card would leave undefined is
- * made to show: device memory starts as NaN, shared memory too, copies into shared memory arrive
- * only when they are waited for, and the order of threads can be turned round (EMU_ORDER=reverse or
- * a number that seeds a shuffle) so that a missing barrier changes the result. Host pointers are
- * not device pointers here either: device memory is reserved in an address range of its own.
- * EMU_SHARED=BYTES gives blocks less shared memory, as on a smaller card (101376: sm_89). */
+ * made to show: device memory starts as NaN, shared memory too, copies into shared memory, and
+ * from the card to the host, arrive only when they are waited for, and the order of threads can be
+ * turned round (EMU_ORDER=reverse or a number that seeds a shuffle) so that a missing barrier
+ * changes the result. Host pointers are not device pointers here either: device memory is reserved
+ * in an address range of its own. EMU_SHARED=BYTES gives blocks less shared memory, as on a smaller
+ * card (101376: sm_89). */
 #include <math.h>
 #include <stddef.h>
 #include <stdint.h>

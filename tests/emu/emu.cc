@@ -368,12 +368,30 @@ void run(const char *what, dim3 grid, dim3 block, size_t smem, const std::functi
 struct emu_graph {
     std::vector<std::function<void()>> work;
 };
+/* What was read from the card reaches the host when the host waits for it, not before. */
+struct arrival {
+    void *dst;
+    std::vector<char> bytes;
+};
 struct emu_stream {
     emu_graph *capture;
+    std::vector<arrival> due;
+    size_t arrived; /* in all, so that an event can tell its own from later ones */
 };
 struct emu_event {
     timespec at;
+    emu_stream *stream;
+    size_t after; /* arrivals before it */
 };
+
+static void arrive(emu_stream *s, size_t upto)
+{
+    size_t n = upto > s->arrived ? std::min(upto - s->arrived, s->due.size()) : 0;
+    for (size_t i = 0; i < n; i++)
+        memcpy(s->due[i].dst, s->due[i].bytes.data(), s->due[i].bytes.size());
+    s->due.erase(s->due.begin(), s->due.begin() + (long)n);
+    s->arrived += n;
+}
 
 static thread_local emu_stream *capturing;
 
@@ -397,7 +415,10 @@ cudaError_t cudaStreamDestroy(cudaStream_t s)
 }
 cudaError_t cudaStreamSynchronize(cudaStream_t s)
 {
-    return s->capture != nullptr ? cudaErrorInvalidValue : cudaSuccess;
+    if (s->capture != nullptr)
+        return cudaErrorInvalidValue;
+    arrive(s, SIZE_MAX);
+    return cudaSuccess;
 }
 cudaError_t cudaStreamBeginCapture(cudaStream_t s, cudaStreamCaptureMode)
 {
@@ -447,13 +468,17 @@ cudaError_t cudaEventDestroy(cudaEvent_t e)
     delete e;
     return cudaSuccess;
 }
-cudaError_t cudaEventRecord(cudaEvent_t e, cudaStream_t)
+cudaError_t cudaEventRecord(cudaEvent_t e, cudaStream_t s)
 {
     clock_gettime(CLOCK_MONOTONIC, &e->at);
+    e->stream = s;
+    e->after = s->arrived + s->due.size();
     return cudaSuccess;
 }
-cudaError_t cudaEventSynchronize(cudaEvent_t)
+cudaError_t cudaEventSynchronize(cudaEvent_t e)
 {
+    if (e->stream != nullptr)
+        arrive(e->stream, e->after);
     return cudaSuccess;
 }
 cudaError_t cudaStreamWaitEvent(cudaStream_t, cudaEvent_t, unsigned)
@@ -515,8 +540,22 @@ cudaError_t cudaFreeHost(void *p)
     free(p);
     return cudaSuccess;
 }
-cudaError_t cudaMemcpyAsync(void *dst, const void *src, size_t n, cudaMemcpyKind, cudaStream_t)
+static void leave(void *dst, const void *src, size_t n, cudaStream_t s)
 {
+    turn mine(busy);
+    open_memory(true);
+    const char *from = (const char *)src;
+    s->due.push_back({dst, std::vector<char>(from, from + n)});
+    memset(dst, 0xFF, n);
+    open_memory(false);
+}
+cudaError_t cudaMemcpyAsync(void *dst, const void *src, size_t n, cudaMemcpyKind kind,
+                            cudaStream_t s)
+{
+    if (kind == cudaMemcpyDeviceToHost) {
+        emu::submit([=] { leave(dst, src, n, s); });
+        return cudaSuccess;
+    }
     emu::submit([=] {
         turn mine(busy);
         open_memory(true);

@@ -147,8 +147,9 @@ static const field head_f[] = {
     T(kern_head, x), P(kern_head, row), P(kern_head, target), P(kern_head, coef), P(kern_head, logp), T(kern_head, dx), T(kern_head, dw), END};
 static const field logits_f[] = {T(kern_logits, x), P(kern_logits, row), T(kern_logits, logits), END};
 static const field sample_f[] = {T(kern_sample, logits), END};
-static const field adamw_f[] = {P(kern_adamw, p), P(kern_adamw, m), P(kern_adamw, v), P(kern_adamw, g), END};
-static const field sumsq_f[] = {P(kern_sumsq, g), END};
+static const field adamw_f[] = {P(kern_adamw, p), P(kern_adamw, m), P(kern_adamw, v), P(kern_adamw, g), P(kern_adamw, scale), END};
+static const field sumsq_f[] = {P(kern_sumsq, g), P(kern_sumsq, out), END};
+static const field clip_f[] = {P(kern_clip, sum), P(kern_clip, scale), END};
 static const field lora_f[] = {T(kern_lora, A), T(kern_lora, B), T(kern_lora, dA), T(kern_lora, dB), END};
 static const field none_f[] = {END};
 static const field tensor_f[] = {{"tensor", 0, true}, END};
@@ -223,6 +224,7 @@ GUARDED(logits, kern_logits, logits_f)
 GUARDED(sample, kern_sample, sample_f)
 GUARDED(adamw, kern_adamw, adamw_f)
 GUARDED(sumsq, kern_sumsq, sumsq_f)
+GUARDED(clip, kern_clip, clip_f)
 GUARDED_PAIR(copy)
 GUARDED_PAIR(add)
 
@@ -267,6 +269,13 @@ static int guard_read(kern_dev *d, void *host, const void *src, size_t bytes)
     OPENED(read, host, src, bytes)
 }
 
+static int guard_read_begin(kern_dev *d, const void *src, size_t bytes, kern_read **out)
+{
+    if (!inside(find(d), src))
+        return refuse(d, "read_begin");
+    OPENED(read_begin, src, bytes, out)
+}
+
 static int guard_zero(kern_dev *d, void *p, size_t bytes)
 {
     if (!inside(find(d), p))
@@ -297,10 +306,11 @@ static void fill(const kern_dev *d)
     shown_ops = *d->ops;
 /* clang-format off */
 #define PUT(name) shown_ops.name = guard_##name;
-    PUT(alloc) PUT(release) PUT(write) PUT(read) PUT(zero) PUT(copy) PUT(add)
+    PUT(alloc) PUT(release) PUT(write) PUT(read) PUT(read_begin) PUT(zero) PUT(copy) PUT(add)
     PUT(weight_new) PUT(weight_update) PUT(linear) PUT(linear_grad) PUT(embed) PUT(embed_grad)
     PUT(norm) PUT(norm_grad) PUT(qk) PUT(qk_grad) PUT(attn) PUT(attn_grad) PUT(paged)
     PUT(act) PUT(act_grad) PUT(head) PUT(logits) PUT(sample) PUT(adamw) PUT(sumsq)
+    PUT(clip)
 #undef PUT
     /* clang-format on */
 }

@@ -66,7 +66,7 @@ typedef struct op_test {
 } op_test;
 
 extern const op_test op_linear, op_update, op_copy, op_embed, op_norm, op_act, op_qk, op_attn,
-    op_paged, op_head, op_logits, op_sample, op_adamw, op_sumsq;
+    op_paged, op_head, op_logits, op_sample, op_adamw, op_sumsq, op_clip, op_read;
 
 /* ---- operands (all freed after the case) ----------------------------------------------------- */
 

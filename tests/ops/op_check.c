@@ -15,8 +15,8 @@
 #include "tests/ops/op.h"
 
 static const op_test *const tests[] = {
-    &op_copy, &op_update, &op_linear, &op_embed,  &op_norm,   &op_act,   &op_qk,
-    &op_attn, &op_paged,  &op_head,   &op_logits, &op_sample, &op_adamw, &op_sumsq,
+    &op_copy,  &op_update, &op_linear, &op_embed,  &op_norm,  &op_act,   &op_qk,   &op_attn,
+    &op_paged, &op_head,   &op_logits, &op_sample, &op_adamw, &op_sumsq, &op_clip, &op_read,
 };
 
 enum { N_TESTS = sizeof tests / sizeof tests[0], SELF_CASES = 4, MAX_THREADS = 5 };

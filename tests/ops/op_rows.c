@@ -307,12 +307,14 @@ const op_test op_act = {.name = "act",
 static const struct {
     int64_t from, n, step;
     float decay, scale;
-} steps[] = {
-    {0, 1, 1, 0, 1}, {0, 37, 2, 0.1F, 0.5F}, {0, 40000, 10, 0.01F, 1}, {3, 300, 2, 0.1F, 1}};
+} steps[] = {{0, 1, 1, 0, 1},          {0, 37, 2, 0.1F, 0.5F},
+             {0, 40000, 10, 0.01F, 1}, {3, 300, 2, 0.1F, 1},
+             {0, 1030, 3, 0.1F, NAN},  {1, 300, 3, 0.1F, NAN}}; /* NAN: no step */
 
 static void run_adamw(op_ctx *c, int i)
 {
     int64_t from = steps[i].from, n = from + steps[i].n;
+    float scale = steps[i].scale;
     op_array *p = op_in(c, KERN_F32, 1, n, 1), *g = op_in(c, KERN_F32, 1, n, 1);
     op_array *m = op_in(c, KERN_F32, 1, n, 1), *v = op_in(c, KERN_F32, 1, n, 1);
     for (int64_t j = 0; j < n; j++)
@@ -328,13 +330,13 @@ static void run_adamw(op_ctx *c, int i)
                     .beta2 = 0.999F,
                     .eps = 1e-8F,
                     .weight_decay = steps[i].decay,
-                    .grad_scale = steps[i].scale,
+                    .scale = steps[i].scale == 1 ? NULL : op_send(c, &scale, sizeof scale),
                     .step = steps[i].step};
     double lr = (double)a.lr, b1 = (double)a.beta1, b2 = (double)a.beta2;
     if (!op_call(c, adamw, &a, 0))
         return;
-    for (int64_t j = from; j < n; j++) {
-        double gj = g->v[j] * (double)a.grad_scale;
+    for (int64_t j = from; j < n && !isnan(scale); j++) {
+        double gj = g->v[j] * (double)scale;
         m->v[j] = b1 * m->v[j] + (1 - b1) * gj;
         v->v[j] = b2 * v->v[j] + (1 - b2) * gj * gj;
         double mh = m->v[j] / (1 - pow(b1, (double)a.step)),
@@ -354,13 +356,74 @@ static void run_sumsq(op_ctx *c, int i)
 {
     static const int64_t lengths[] = {0, 1, 13, 100001, 5002};
     int64_t from = i == 4 ? 1 : 0;
-    double want = 0, got = -1;
+    double want = 0, got = -1, *sum = (double *)(uintptr_t)op_send(c, &got, sizeof got);
     op_array *g = op_in(c, KERN_F32, 1, lengths[i], 1);
     for (int64_t j = from; j < lengths[i]; j++)
         want += g->v[j] * g->v[j];
-    kern_sumsq a = {(const float *)g->t.data + from, lengths[i] - from, &got};
-    if (op_call(c, sumsq, &a, 0))
+    kern_sumsq a = {(const float *)g->t.data + from, lengths[i] - from, sum};
+    if (op_call(c, sumsq, &a, 0) && op_ok(c, kern_do(c->d, read, &got, sum, sizeof got)))
         op_numbers(c, "sum", &got, &want, 1, false);
 }
 
 const op_test op_sumsq = {.name = "sumsq", .n_cases = 5, .run = run_sumsq, .one_dtype = true};
+
+/* A failed step stays one: the third case begins with no number. */
+static const struct {
+    double sum[2];
+    int n;
+    double max_norm;
+    float before, want;
+} clips[] = {
+    {{4, 0}, 1, 1, 1, (float)(1 / (2 + 1e-6))}, /* too long */
+    {{4, 9}, 2, 3, 0.25F, 1},                   /* short enough */
+    {{4, 0}, 1, 1, NAN, NAN},
+    {{4, INFINITY}, 2, 1, 1, NAN},
+    {{NAN, 0}, 1, 1, 1, NAN},
+    {{1e300, 0}, 2, 0, 1, 1}, /* no limit */
+};
+
+static void run_clip(op_ctx *c, int i)
+{
+    const double *sum = op_send(c, clips[i].sum, sizeof clips[i].sum);
+    float *scale = (float *)(uintptr_t)op_send(c, &clips[i].before, sizeof(float)), got = -1;
+    kern_clip a = {sum, clips[i].n, clips[i].max_norm, scale};
+    if (!op_call(c, clip, &a, 0) || !op_ok(c, kern_do(c->d, read, &got, scale, sizeof got)))
+        return;
+    /* Not a number is what is wanted, which a comparison of numbers does not take. */
+    double seen[2] = {isnan(got), isnan(got) ? 0 : (double)got};
+    double want[2] = {isnan(clips[i].want), isnan(clips[i].want) ? 0 : (double)clips[i].want};
+    op_numbers(c, "scale", seen, want, 2, true);
+}
+
+const op_test op_clip = {
+    .name = "clip", .n_cases = COUNT(clips), .run = run_clip, .one_dtype = true};
+
+/* Reads that are waited for in another order than they began in, while what they read is written
+ * anew; one is not wanted. */
+static void run_read(op_ctx *c, int i)
+{
+    enum { N = 3 };
+    const int64_t n = i == 0 ? 1 : 5000;
+    op_array *x[N];
+    kern_read *r[N] = {NULL};
+    for (int k = 0; k < N; k++) {
+        c->dense = true;
+        x[k] = op_in(c, KERN_F32, 1, n, 1);
+        size_t bytes = (size_t)n * sizeof(float);
+        if (!op_ok(c, kern_do(c->d, read_begin, x[k]->t.data, bytes, &r[k])) ||
+            !op_ok(c, kern_do(c->d, zero, x[k]->t.data, bytes)))
+            return;
+    }
+    float *host = op_block(c, (size_t)n * sizeof *host);
+    double *got = op_block(c, (size_t)n * sizeof *got);
+    (void)op_ok(c, kern_do(c->d, read_end, r[1], NULL));
+    for (int k = N - 1; k >= 0; k -= 2) {
+        if (!op_ok(c, kern_do(c->d, read_end, r[k], host)))
+            return;
+        for (int64_t j = 0; j < n; j++)
+            got[j] = (double)host[j];
+        op_numbers(c, "read", got, x[k]->v, n, true);
+    }
+}
+
+const op_test op_read = {.name = "read", .n_cases = 2, .run = run_read, .one_dtype = true};

@@ -18,7 +18,10 @@ typedef struct aid_run {
     int64_t stop_at;             /* veto train.step there; 0: never */
     void (*subscribe)(hooks *h); /* more hooks; may be NULL */
     bool poison;                 /* the first trained value is not a number */
-    float *weights;              /* all trained values at the end, in list order */
+    bool records; /* the CPU is taken for a device that works while the host goes on */
+    bool ahead;   /* nobody listens to train.step, so that such a device may be a step ahead: losses
+                     and norms are not collected, stop_at has no effect */
+    float *weights; /* all trained values at the end, in list order */
     size_t n_weights;
 } aid_run;
 
