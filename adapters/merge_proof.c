@@ -3,6 +3,7 @@
 #include "core/base/file.h"
 #include "core/base/js.h"
 #include "core/base/mem.h"
+#include "core/model/device.h"
 #include "core/model/digest.h"
 #include "core/model/safetensors.h"
 #include "core/text/chat.h"
@@ -253,14 +254,6 @@ static int look_at_base(proof *p, hone_err *e)
     return 0;
 }
 
-static int open_device(proof *p, hone_err *e)
-{
-    char why[256] = "";
-    int rc = kern_open(&p->dev, p->o->device != NULL ? p->o->device : "cpu",
-                       &(kern_open_args){.threads = p->o->threads}, why);
-    return rc == 0 ? 0 : hone_fail(e, rc, "%s", why);
-}
-
 int proof_begin(proof **out, const merge_options *o, adapter_pair_fn *fn, void *user, hone_err *e)
 {
     *out = NULL;
@@ -268,7 +261,7 @@ int proof_begin(proof **out, const merge_options *o, adapter_pair_fn *fn, void *
     p->o = o;
     int rc = look_at_base(p, e);
     if (rc == 0)
-        rc = open_device(p, e);
+        rc = device_open(&p->dev, o->device != NULL ? o->device : "cpu", o->threads, e);
     if (rc == 0)
         rc = tok_open(&p->tok, o->model_dir, e);
     if (rc == 0)

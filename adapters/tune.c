@@ -5,6 +5,7 @@
 #include "core/base/file.h"
 #include "core/base/js.h"
 #include "core/base/mem.h"
+#include "core/model/device.h"
 #include "core/model/digest.h"
 #include "core/train/inputs.h"
 
@@ -24,14 +25,6 @@ typedef struct run {
     json_t *identity;
     tune_result *out;
 } run;
-
-static int open_device(run *r, hone_err *e)
-{
-    char why[256];
-    kern_open_args a = {.threads = (int)r->c->threads};
-    int rc = kern_open(&r->dev, r->c->device, &a, why);
-    return rc == 0 ? 0 : hone_fail(e, rc, "device %s: %s", r->c->device, why);
-}
 
 static kern_dtype compute_dtype(const run *r)
 {
@@ -215,7 +208,7 @@ static int prepare(run *r, hooks *h, hone_err *e)
     if (rc == 0)
         rc = write_rejects(r, e);
     if (rc == 0)
-        rc = open_device(r, e);
+        rc = device_open(&r->dev, r->c->device, (int)r->c->threads, e);
     if (rc == 0)
         rc = open_model(r, e);
     if (rc == 0)

@@ -1,7 +1,6 @@
 #include "cli/runtime.h"
 
-#include "core/base/file.h"
-#include "core/base/log.h"
+#include "core/model/device.h"
 #include "core/model/digest.h"
 
 #include <errno.h>
@@ -40,30 +39,11 @@ static int read_dtype(kern_dtype *out, const char *text, const kern_dev *dev, ho
     return hone_fail(e, HONE_EINVAL, "--dtype: '%.40s' is neither f32 nor bf16", text);
 }
 
-/* Which device auto has taken, and why. Who did not ask hears of it only where the CPU runs on a
- * machine that has a card. */
-static void say_device(const runtime *r, bool asked, const char *why)
-{
-    bool card = file_exists("/proc/driver/nvidia/version") || file_exists("/dev/nvidia0");
-    if (asked || (card && why[0] != '\0'))
-        log_line(asked ? LOG_INFO : LOG_WARN, "device", "auto takes %s, %s%s%s%s", r->dev->backend,
-                 r->dev->name, why[0] != '\0' ? " (" : "", why, why[0] != '\0' ? ")" : "");
-}
-
 static int open_device(runtime *r, const runtime_args *a, hone_err *e)
 {
-    char why[256];
-    kern_open_args args = {0};
-    int rc = read_threads(&args.threads, a->threads, e);
-    if (rc != 0)
-        return rc;
-    const char *name = a->device != NULL ? a->device : "auto";
-    rc = kern_open(&r->dev, name, &args, why);
-    if (rc != 0)
-        return hone_fail(e, rc, "%s", why);
-    if (strcmp(name, "auto") == 0)
-        say_device(r, a->device != NULL, why);
-    return 0;
+    int threads = 0;
+    int rc = read_threads(&threads, a->threads, e);
+    return rc == 0 ? device_open(&r->dev, a->device, threads, e) : rc;
 }
 
 static int open_text(runtime *r, hone_err *e)

@@ -58,36 +58,44 @@ static const kern_backend *usable(int i, char err[256])
     return b->probe(err) == 0 ? b : NULL;
 }
 
-static const kern_backend *find(const char *name, char err[256])
+static int open_one(kern_dev **out, int i, const kern_open_args *a, char err[256])
 {
-    bool any = strcmp(name, "auto") == 0;
-    for (int i = 0; i < N_BACKENDS; i++) {
-        if (!any && strcmp(name, backends[i].name) != 0)
-            continue;
-        const kern_backend *b = usable(i, err);
-        if (b != NULL || !any)
-            return b;
-    }
-    if (!any)
-        snprintf(err, 256, "no device '%.100s'; there are cpu, cuda and auto", name);
-    return NULL;
-}
-
-int kern_open(kern_dev **out, const char *name, const kern_open_args *a, char err[256])
-{
-    *out = NULL;
-    err[0] = '\0';
-    kern_open_args none = {0};
-    const kern_backend *b = find(name, err);
-    if (b == NULL)
-        return KERN_EUNSUPPORTED;
-    int rc = b->open(out, a != NULL ? a : &none, err);
+    const kern_backend *b = usable(i, err);
+    int rc = b != NULL ? b->open(out, a, err) : KERN_EUNSUPPORTED;
     if (rc != 0) {
         *out = NULL;
         return rc;
     }
     (*out)->from = b;
     return 0;
+}
+
+/* The first that opens; err keeps why the first that did not was passed over. */
+static int open_any(kern_dev **out, const kern_open_args *a, char err[256])
+{
+    char why[256] = "";
+    int rc = KERN_EUNSUPPORTED;
+    for (int i = 0; i < N_BACKENDS && rc != 0; i++) {
+        rc = open_one(out, i, a, why);
+        if (rc != 0 && (err[0] == '\0' || i == N_BACKENDS - 1))
+            memcpy(err, why, sizeof why);
+    }
+    return rc;
+}
+
+int kern_open(kern_dev **out, const char *name, const kern_open_args *a, char err[256])
+{
+    const kern_open_args none = {0};
+    const kern_open_args *args = a != NULL ? a : &none;
+    *out = NULL;
+    err[0] = '\0';
+    if (strcmp(name, "auto") == 0)
+        return open_any(out, args, err);
+    for (int i = 0; i < N_BACKENDS; i++)
+        if (strcmp(name, backends[i].name) == 0)
+            return open_one(out, i, args, err);
+    snprintf(err, 256, "no device '%.100s'; there are cpu, cuda and auto", name);
+    return KERN_EUNSUPPORTED;
 }
 
 void kern_close(kern_dev *d)

@@ -432,9 +432,9 @@ struct kern_backend {
     void (*close)(kern_dev *d);
 };
 
-/* name: "cpu", "cuda", or "auto" (cuda where there is one, else cpu). On failure *out is NULL and
- * err says what to do. The CPU never stands in for a card that was asked for by name; where "auto"
- * takes it, err says why it is not the card, and is empty in all other cases. */
+/* name: "cpu", "cuda", or "auto" (cuda where there is one that can be used, else cpu). On failure
+ * *out is NULL and err says what to do. The CPU never stands in for a card that was asked for by
+ * name; where "auto" takes it, err says why it is not the card, and is empty in all other cases. */
 int kern_open(kern_dev **out, const char *name, const kern_open_args *a, char err[256]);
 void kern_close(kern_dev *d); /* NULL is a no-op */
 

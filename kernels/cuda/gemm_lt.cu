@@ -149,8 +149,13 @@ int cu_gemm_open(kern_dev *d)
                        "libcublas-12-8), put the file beside the backend, or use --device cpu",
                        library_names[0]);
     int rc = find_functions(d, s);
-    if (rc == 0)
-        rc = lt_check(d, s->lt.Create(&s->handle), "open");
+    cublasStatus_t started = rc == 0 ? s->lt.Create(&s->handle) : CUBLAS_STATUS_SUCCESS;
+    if (started != CUBLAS_STATUS_SUCCESS)
+        rc =
+            cu_fail(d, KERN_EDEVICE,
+                    "cuBLASLt does not start (%s); see with nvidia-smi whether the card has memory "
+                    "left, or use --device cpu",
+                    s->lt.GetStatusString(started));
     if (rc == 0)
         rc = cu_check(d, cudaEventCreateWithFlags(&s->start, 0), "event");
     if (rc == 0)

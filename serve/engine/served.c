@@ -4,6 +4,7 @@
 #include "core/base/clock.h"
 #include "core/base/log.h"
 #include "core/base/mem.h"
+#include "core/model/device.h"
 #include "core/model/digest.h"
 
 #include <stdatomic.h>
@@ -50,12 +51,9 @@ static int digest_of(char out[65], const char *known, const char *dir, hone_err 
 static int open_weights(served *s, const served_options *o, hone_err *e)
 {
     struct served_private *own = s->own;
-    char why[256] = "";
-    int rc = kern_open(&own->dev, o->device != NULL ? o->device : "auto",
-                       &(kern_open_args){.threads = o->threads}, why);
-    if (rc != 0)
-        return hone_fail(e, rc, "%s", why);
-    rc = digest_of(s->model_digest, o->model_digest, o->model_dir, e);
+    int rc = device_open(&own->dev, o->device, o->threads, e);
+    if (rc == 0)
+        rc = digest_of(s->model_digest, o->model_digest, o->model_dir, e);
     if (rc == 0)
         rc = model_open(&s->model, o->model_dir,
                         &(model_options){.dev = own->dev, .dtype = o->dtype}, e);

@@ -1,5 +1,7 @@
 /* cuBLASLt of the emulated card: column-major products by plain loops, and a choice of algorithms
  * to choose from. The backend opens its own file under the library's name and finds them in it. */
+#include <stdlib.h>
+
 #include <algorithm>
 
 #include "tests/emu/cublasLt.h"
@@ -27,6 +29,8 @@ struct lt_preference {
 EXPORT cublasStatus_t cublasLtCreate(cublasLtHandle_t *out)
 {
     static char handle;
+    if (getenv("EMU_NO_LT") != nullptr) /* as where the card has no memory left */
+        return CUBLAS_STATUS_NOT_INITIALIZED;
     *out = (cublasLtHandle_t)(void *)&handle;
     return CUBLAS_STATUS_SUCCESS;
 }
@@ -40,9 +44,10 @@ EXPORT size_t cublasLtGetVersion(void)
 }
 EXPORT const char *cublasLtGetStatusString(cublasStatus_t s)
 {
-    return s == CUBLAS_STATUS_SUCCESS         ? "success"
-           : s == CUBLAS_STATUS_NOT_SUPPORTED ? "not supported"
-                                              : "a value that cannot be";
+    return s == CUBLAS_STATUS_SUCCESS           ? "success"
+           : s == CUBLAS_STATUS_NOT_SUPPORTED   ? "not supported"
+           : s == CUBLAS_STATUS_NOT_INITIALIZED ? "not initialised"
+                                                : "a value that cannot be";
 }
 
 EXPORT cublasStatus_t cublasLtMatmulDescCreate(cublasLtMatmulDesc_t *out, cublasComputeType_t c,
