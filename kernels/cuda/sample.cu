@@ -4,163 +4,13 @@
  * logits as bias, penalties and temperature leave them (w). Greedy rows end there. With top-k or
  * top-p only the best logits can be drawn: counts and masses of bands below the maximum say how far
  * down to look, what lies above is gathered and sorted, and the draw runs through it as the CPU's
- * does. Where more than SORT lie above (flat distributions), the draw is a search by bisection on
- * the bits of w instead. Orders of sums depend on the vocabulary alone. Nothing here was run on a
- * card yet. */
+ * does. Where more than SORT lie above (flat distributions), the place of each cut is searched for:
+ * counts and masses of bins, each level 1024 times finer, until what is left can be sorted. Orders
+ * of sums depend on the vocabulary alone. Nothing here was run on a card yet. */
 #include <stdlib.h>
 #include <string.h>
 
-#include "kernels/cuda/device.cuh"
-
-typedef unsigned long long rank_t; /* greater: a better logit, or an equal one of a lower id */
-
-enum {
-    THREADS = 256,
-    WIDE = 1024, /* of the search by bisection */
-    EACH = 16,
-    SLICE = THREADS * EACH,
-    SORT = 4096,
-    BANDS = 16, /* band b: at most b + 1 below the maximum; the last: all */
-    TOP = KERN_MAX_TOP,
-    MAX_ROWS = 65535 /* of a grid */
-};
-static const unsigned IN_CONTEXT = 0x80000000U; /* in `seen`; below it how often in the answer */
-
-/* What a row asks for. Offsets are into the lists of all rows; seen: -1 without penalties. */
-typedef struct row_args {
-    int32_t greedy;
-    float inv_temperature; /* 1 when greedy */
-    float top_p, min_p, u, repetition, presence, frequency;
-    int32_t top_k, n_top, seen; /* top_k 0: off */
-    int32_t context, n_context, answer, n_answer, bias, n_bias;
-} row_args;
-
-typedef struct row_out {
-    int32_t id, finite;
-    float logp, top_logp[TOP];
-    int32_t top_id[TOP];
-} row_out;
-
-typedef struct slice_stat {
-    float max, sum; /* of the model's own logits; sum of exp(l - max) */
-    rank_t best;    /* of w */
-} slice_stat;
-
-typedef struct band_stat {
-    float count[BANDS], mass[BANDS]; /* mass: sum of exp(w - the row's maximum) */
-} band_stat;
-
-typedef struct sample_args {
-    const float *logits;
-    int64_t ld;
-    int vocab, slices;
-    const row_args *row;
-    const int32_t *ids;
-    const float *bias;
-    float *w;         /* [n, vocab] */
-    unsigned *seen;   /* [rows with penalties, vocab] */
-    slice_stat *stat; /* [n, slices] */
-    band_stat *band;  /* [n, slices] */
-    rank_t *top;      /* [n, slices, TOP], best first; 0: none */
-    rank_t *list;     /* [n, SORT] what was gathered, in any order */
-    int *fill;        /* [n] */
-    row_out *out;     /* [n] */
-} sample_args;
-
-/* ---- ranks ----------------------------------------------------------------------------------- */
-
-/* Bits that order as floats do; both zeros are one. */
-static __device__ __forceinline__ unsigned bits_of(float x)
-{
-    unsigned u = __float_as_uint(x + 0.0F);
-    return (u & 0x80000000U) != 0 ? ~u : u | 0x80000000U;
-}
-static __device__ __forceinline__ float value_of(unsigned bits)
-{
-    return __uint_as_float((bits & 0x80000000U) != 0 ? bits & 0x7FFFFFFFU : ~bits);
-}
-static __device__ __forceinline__ rank_t rank_of(float x, int id)
-{
-    return (rank_t)bits_of(x) << 32 | (unsigned)~id;
-}
-static __device__ __forceinline__ int id_of(rank_t r)
-{
-    return (int)~(unsigned)r;
-}
-static __device__ __forceinline__ float rank_value(rank_t r)
-{
-    return value_of((unsigned)(r >> 32));
-}
-
-static __device__ __forceinline__ rank_t block_best(rank_t x, rank_t *share)
-{
-    int lane = (int)threadIdx.x & 31, warp = (int)threadIdx.x >> 5, warps = (int)blockDim.x >> 5;
-    for (int i = 16; i > 0; i >>= 1)
-        x = max(x, __shfl_xor_sync(0xFFFFFFFFU, x, i));
-    if (lane == 0)
-        share[warp] = x;
-    __syncthreads();
-    x = lane < warps ? share[lane] : 0;
-    for (int i = 16; i > 0; i >>= 1)
-        x = max(x, __shfl_xor_sync(0xFFFFFFFFU, x, i));
-    __syncthreads();
-    return x;
-}
-
-/* The best of the row's w, from its slices; every thread gets it. */
-static __device__ __forceinline__ rank_t row_best(const sample_args &a, int64_t r, rank_t *share)
-{
-    rank_t best = 0;
-    for (int s = (int)threadIdx.x; s < a.slices; s += (int)blockDim.x)
-        best = max(best, a.stat[r * a.slices + s].best);
-    return block_best(best, share);
-}
-
-/* s[0..n), n a power of two up to SORT, best first (bitonic). */
-static __device__ void sort_ranks(rank_t *s, int n)
-{
-    for (int k = 2; k <= n; k <<= 1)
-        for (int j = k >> 1; j > 0; j >>= 1) {
-            for (int p = (int)threadIdx.x; p < n / 2; p += (int)blockDim.x) {
-                int i = (p & ~(j - 1)) << 1 | (p & (j - 1));
-                rank_t x = s[i], y = s[i + j];
-                if ((i & k) == 0 ? x < y : x > y)
-                    s[i] = y, s[i + j] = x;
-            }
-            __syncthreads();
-        }
-}
-
-static __device__ __forceinline__ int power_of_two(int n)
-{
-    int p = 2;
-    while (p < n)
-        p <<= 1;
-    return p;
-}
-
-/* The sum over the threads before this one; *all of all threads. share holds 33. */
-template <typename F> static __device__ F block_before(F x, F *share, F *all)
-{
-    int lane = (int)threadIdx.x & 31, warp = (int)threadIdx.x >> 5, warps = (int)blockDim.x >> 5;
-    F upto = x;
-    for (int i = 1; i < 32; i <<= 1) {
-        F y = __shfl_up_sync(0xFFFFFFFFU, upto, i);
-        upto += lane >= i ? y : F(0);
-    }
-    if (lane == 31)
-        share[warp] = upto;
-    __syncthreads();
-    F before = 0, sum = 0;
-    for (int w = 0; w < warps; w++) {
-        before = w == warp ? sum : before;
-        sum += share[w];
-    }
-    __syncthreads();
-    *all = sum;
-    F left = __shfl_up_sync(0xFFFFFFFFU, upto, 1);
-    return before + (lane == 0 ? F(0) : left);
-}
+#include "kernels/cuda/sample_search.cuh"
 
 /* ---- what bias and penalties leave ----------------------------------------------------------- */
 
@@ -275,17 +125,6 @@ static __global__ void sample_top_kernel(sample_args a)
 
 /* ---- how far down to look -------------------------------------------------------------------- */
 
-/* The draw runs through the candidates in falling order, not by id. */
-static __device__ __forceinline__ bool is_ranked(const row_args &p)
-{
-    return p.greedy == 0 && (p.top_k > 0 || p.top_p < 1.0F);
-}
-
-static __device__ __forceinline__ bool in_band(int b, float max, float w)
-{
-    return b == BANDS - 1 || max - w <= (float)(b + 1);
-}
-
 /* Counts and masses of a slice's bands. Rows that are drawn by id have the last band only, without
  * what min_p leaves out. Reads 4 bytes a logit. */
 static __global__ void sample_band_kernel(sample_args a)
@@ -334,51 +173,6 @@ static __global__ void sample_band_kernel(sample_args a)
             out->mass[b] = ms;
         }
     }
-}
-
-typedef struct reach {
-    int band, count; /* what lies in the band */
-    double total;    /* mass of the whole row */
-} reach;
-
-/* Memory of reach_of, shared by the block. */
-typedef struct reach_share {
-    double mass[BANDS][16], count[BANDS][16];
-    reach answer;
-} reach_share;
-
-/* The smallest band that holds all candidates of a ranked row; needs THREADS threads or more. */
-static __device__ reach reach_of(const sample_args &a, const row_args &p, int64_t r, reach_share *s)
-{
-    int b = (int)threadIdx.x % BANDS, part = (int)threadIdx.x / BANDS;
-    if (part < 16) {
-        double c = 0, m = 0;
-        for (int i = part; i < a.slices; i += 16) {
-            c += (double)a.band[r * a.slices + i].count[b];
-            m += (double)a.band[r * a.slices + i].mass[b];
-        }
-        s->count[b][part] = c;
-        s->mass[b][part] = m;
-    }
-    __syncthreads();
-    if (threadIdx.x < BANDS)
-        for (int i = 1; i < 16; i++) {
-            s->count[threadIdx.x][0] += s->count[threadIdx.x][i];
-            s->mass[threadIdx.x][0] += s->mass[threadIdx.x][i];
-        }
-    __syncthreads();
-    if (threadIdx.x == 0) {
-        double total = s->mass[BANDS - 1][0];
-        int at = 0;
-        while (at < BANDS - 1 && (p.top_k > 0 ? s->count[at][0] < (double)p.top_k
-                                              : s->mass[at][0] < (double)p.top_p * total))
-            at++;
-        s->answer.band = at;
-        s->answer.count = (int)s->count[at][0];
-        s->answer.total = total;
-    }
-    __syncthreads();
-    return s->answer;
 }
 
 /* The ranks of a slice's candidates join the row's list. Reads 4 bytes a logit. */
@@ -563,160 +357,10 @@ static __global__ void sample_draw_kernel(sample_args a)
     }
     if (threadIdx.x != 0)
         return;
+    id = id < 0 || id >= a.vocab ? 0 : id; /* of a row that is not finite */
     out->id = id;
     out->finite = isfinite(lse);
     out->logp = a.logits[r * a.ld + id] - lse;
-}
-
-/* ---- drawing from very many ------------------------------------------------------------------ */
-
-/* Count and mass of the candidates whose bits are at least `bits`. */
-typedef struct above {
-    double mass;
-    double count;
-} above;
-
-typedef struct search {
-    const float *w;
-    int vocab;
-    float max;
-    double *share;
-} search;
-
-static __device__ above look(const search &q, unsigned long long bits)
-{
-    double m = 0, c = 0;
-    for (int id = (int)threadIdx.x; id < q.vocab; id += WIDE) {
-        float x = q.w[id];
-        if (bits_of(x) >= bits) {
-            m += (double)expf(x - q.max);
-            c += 1;
-        }
-    }
-    above r;
-    r.mass = block_sum(m, q.share);
-    r.count = block_sum(c, q.share);
-    return r;
-}
-
-static __device__ __forceinline__ double weight_of(const search &q, unsigned long long bits)
-{
-    return (double)expf(value_of((unsigned)bits) - q.max);
-}
-
-/* The greatest bits from which on there are `count` candidates, or more mass than `mass` (at least
- * as much when `equal`). */
-static __device__ unsigned long long reaching(const search &q, double count, double mass,
-                                              bool equal)
-{
-    unsigned long long lo = 0, hi = (unsigned long long)bits_of(q.max) + 1;
-    while (hi - lo > 1) {
-        unsigned long long mid = (lo + hi) / 2;
-        above r = look(q, mid);
-        if (count > 0 ? r.count >= count : equal ? r.mass >= mass : r.mass > mass)
-            lo = mid;
-        else
-            hi = mid;
-    }
-    return lo;
-}
-
-/* What is left of a row: everything above `bits`, and `ties` of those that are equal, lowest ids
- * first. */
-typedef struct remains {
-    unsigned long long bits;
-    double ties;
-    above over;
-} remains;
-
-static __device__ void keep_top_p(const search &q, remains *k, double need)
-{
-    unsigned long long bits = reaching(q, 0, need, true);
-    if (bits < k->bits)
-        return;
-    above over = look(q, bits + 1), all = look(q, bits);
-    double most = bits == k->bits ? k->ties : all.count - over.count;
-    double ties = ceil((need - over.mass) / weight_of(q, bits));
-    k->ties = ties < 1 ? 1 : ties > most ? most : ties;
-    k->bits = bits;
-    k->over = over;
-}
-
-static __device__ void keep_min_p(const search &q, remains *k, float min_p)
-{
-    unsigned long long lo = k->bits, hi = bits_of(q.max); /* hi weighs 1 */
-    if (weight_of(q, lo) >= (double)min_p)
-        return;
-    while (hi - lo > 1) {
-        unsigned long long mid = (lo + hi) / 2;
-        if (weight_of(q, mid) >= (double)min_p)
-            hi = mid;
-        else
-            lo = mid;
-    }
-    k->bits = hi;
-    k->over = look(q, hi + 1);
-    k->ties = look(q, hi).count - k->over.count;
-}
-
-/* The id of number j, by id, of those with these bits. A thread has a stretch of the vocabulary. */
-static __device__ int number(const search &q, unsigned bits, int j)
-{
-    __shared__ int share[33], found;
-    int each = (q.vocab + WIDE - 1) / WIDE, from = min((int)threadIdx.x * each, q.vocab);
-    int to = min(from + each, q.vocab), n = 0, all;
-    for (int id = from; id < to; id++)
-        n += bits_of(q.w[id]) == bits;
-    int before = block_before(n, share, &all);
-    for (int id = from; id < to; id++)
-        if (bits_of(q.w[id]) == bits && before++ == j)
-            found = id;
-    __syncthreads();
-    return found;
-}
-
-static __device__ int draw_searched(const search &q, const row_args &p, double total)
-{
-    remains k = {0, (double)q.vocab, {0, 0}};
-    if (p.top_k > 0) {
-        k.bits = reaching(q, (double)p.top_k, 0, false);
-        k.over = look(q, k.bits + 1);
-        k.ties = (double)p.top_k - k.over.count;
-        total = k.over.mass + k.ties * weight_of(q, k.bits);
-    }
-    if (p.top_p < 1.0F)
-        keep_top_p(q, &k, (double)p.top_p * total);
-    if (p.min_p > 0)
-        keep_min_p(q, &k, p.min_p);
-    double target = (double)p.u * (k.over.mass + k.ties * weight_of(q, k.bits));
-    unsigned long long bits = k.bits;
-    if (target < k.over.mass) {
-        bits = reaching(q, 0, target, false);
-        k.over = look(q, bits + 1);
-        k.ties = look(q, bits).count - k.over.count;
-    }
-    double j = floor((target - k.over.mass) / weight_of(q, bits));
-    j = j > k.ties - 1 ? k.ties - 1 : j;
-    return number(q, (unsigned)bits, j < 0 ? 0 : (int)j);
-}
-
-/* Rows with more candidates than can be sorted; WIDE threads. Looks at w some 100 times. */
-static __global__ void __launch_bounds__(WIDE) sample_search_kernel(sample_args a)
-{
-    __shared__ rank_t share[32];
-    __shared__ double share_d[32];
-    __shared__ reach_share far;
-    int64_t r = blockIdx.x;
-    const row_args p = a.row[r];
-    if (!is_ranked(p))
-        return;
-    reach to = reach_of(a, p, r, &far);
-    if (to.count <= SORT)
-        return;
-    search q = {a.w + r * a.vocab, a.vocab, rank_value(row_best(a, r, share)), share_d};
-    int id = draw_searched(q, p, to.total);
-    if (threadIdx.x == 0)
-        a.out[r].id = id;
 }
 
 /* ---- the host's side ------------------------------------------------------------------------- */
@@ -916,7 +560,7 @@ static int check(kern_dev *d, const kern_sample *a)
     int rc = cu_shape_of(d, "sample: logits", &a->logits, KERN_F32, n, vocab);
     if (rc == 0 && vocab < 1)
         rc = cu_fail(d, KERN_EINVAL, "sample: a vocabulary of %lld", (long long)vocab);
-    if (rc == 0 && (vocab > INT32_MAX - SLICE || n > MAX_ROWS))
+    if (rc == 0 && (vocab > MAX_VOCAB || n > MAX_ROWS))
         rc = cu_fail(d, KERN_EUNSUPPORTED, "sample: %lld rows of %lld logits", (long long)n,
                      (long long)vocab);
     if (rc == 0 && cu_of(d)->capturing)

@@ -185,34 +185,40 @@ typedef struct sample_case {
     float temperature, top_p, min_p;
     int32_t top_k;
     float repetition, presence, frequency;
-    bool bias, ties;
+    bool bias;
+    int ties; /* logits are 1: whole numbers, 2: all the same */
     int32_t n_top;
     int rows; /* 0: DRAWS */
 } sample_case;
 
 static const sample_case samples[] = {
-    {50, 0, 1, 0, 0, 1, 0, 0, false, false, 0, 0},
-    {50, 0, 1, 0, 0, 1, 0, 0, false, true, 5, 0},
-    {200, 1, 1, 0, 0, 1, 0, 0, false, false, 20, 0},
-    {200, 0.7F, 0.9F, 0, 0, 1, 0, 0, false, false, 3, 0},
-    {200, 1, 1, 0, 5, 1, 0, 0, false, true, 0, 0},
-    {200, 1.5F, 0.6F, 0, 30, 1, 0, 0, false, false, 1, 0},
-    {200, 1, 1, 0.2F, 0, 1, 0, 0, false, false, 0, 0},
-    {200, 0.8F, 0.95F, 0.05F, 40, 1.3F, 0.5F, 0.25F, true, false, 4, 0},
-    {200, 0, 1, 0, 0, 2, 0, 0, true, false, 2, 0},
-    {200, 1, 0, 0, 0, 1, 0, 0, false, false, 0, 0},
-    {7, 1, 0.5F, 0, 100, 1, 0, 0, false, false, 20, 0},
-    {300, 1, 1, 0, 1, 1, 1, 1, false, false, 0, 0},
+    {50, 0, 1, 0, 0, 1, 0, 0, false, 0, 0, 0},
+    {50, 0, 1, 0, 0, 1, 0, 0, false, 1, 5, 0},
+    {200, 1, 1, 0, 0, 1, 0, 0, false, 0, 20, 0},
+    {200, 0.7F, 0.9F, 0, 0, 1, 0, 0, false, 0, 3, 0},
+    {200, 1, 1, 0, 5, 1, 0, 0, false, 1, 0, 0},
+    {200, 1.5F, 0.6F, 0, 30, 1, 0, 0, false, 0, 1, 0},
+    {200, 1, 1, 0.2F, 0, 1, 0, 0, false, 0, 0, 0},
+    {200, 0.8F, 0.95F, 0.05F, 40, 1.3F, 0.5F, 0.25F, true, 0, 4, 0},
+    {200, 0, 1, 0, 0, 2, 0, 0, true, 0, 2, 0},
+    {200, 1, 0, 0, 0, 1, 0, 0, false, 0, 0, 0},
+    {7, 1, 0.5F, 0, 100, 1, 0, 0, false, 0, 20, 0},
+    {300, 1, 1, 0, 1, 1, 1, 1, false, 0, 0, 0},
     /* Vocabularies of more than one piece, and distributions so flat that very many may be drawn.
      */
-    {9000, 0, 1, 0, 0, 1.5F, 0.5F, 1, true, false, 20, 4},
-    {9000, 0.7F, 0.9F, 0, 0, 1, 0, 0, true, false, 20, 4},
-    {9000, 1.5F, 1, 0.01F, 0, 1, 0, 0, false, false, 1, 4},
-    {9000, 0.5F, 1, 0, 0, 1, 0, 0, false, false, 0, 4},
-    {4500, 4, 0.999F, 0, 0, 1, 0, 0, false, false, 0, 2},
-    {4500, 4, 1, 0, 4300, 1, 0, 0, false, false, 0, 2},
-    {4500, 3, 0.95F, 0, 4400, 1, 0, 0, false, true, 0, 2},
-    {4500, 6, 0.999F, 0.4F, 0, 1.2F, 0, 0, false, false, 2, 2},
+    {9000, 0, 1, 0, 0, 1.5F, 0.5F, 1, true, 0, 20, 4},
+    {9000, 0.7F, 0.9F, 0, 0, 1, 0, 0, true, 0, 20, 4},
+    {9000, 1.5F, 1, 0.01F, 0, 1, 0, 0, false, 0, 1, 4},
+    {9000, 0.5F, 1, 0, 0, 1, 0, 0, false, 0, 0, 4},
+    {4500, 4, 0.999F, 0, 0, 1, 0, 0, false, 0, 0, 2},
+    {4500, 4, 1, 0, 4300, 1, 0, 0, false, 0, 0, 2},
+    {4500, 3, 0.95F, 0, 4400, 1, 0, 0, false, 1, 0, 2},
+    {4500, 6, 0.999F, 0.4F, 0, 1.2F, 0, 0, false, 0, 2, 2},
+    {70000, 1, 0.9999F, 0, 0, 1, 0, 0, false, 0, 0, 1},
+    {70000, 2, 1, 0, 60000, 1, 0, 0, false, 0, 0, 1},
+    {9000, 2000, 0.9F, 0, 0, 1, 0, 0, false, 1, 0, 2},
+    {4500, 1, 0.97F, 0, 0, 1, 0, 0, false, 2, 0, 4},
+    {4500, 1, 0.5F, 0, 4200, 1.5F, 0, 0, false, 2, 0, 4},
 };
 
 enum { DRAWS = 40, CONTEXT = 30, ANSWER = 20, BIASES = 3 };
@@ -365,9 +371,9 @@ static void run_sample(op_ctx *c, int i)
     const sample_case *k = &samples[i];
     int n = draws_of(k);
     op_array *l = op_in(c, KERN_F32, n, k->vocab, 2);
-    if (k->ties) {
+    if (k->ties > 0) {
         for (int64_t j = 0; j < n * k->vocab; j++)
-            l->v[j] = round(l->v[j]);
+            l->v[j] = k->ties == 1 ? round(l->v[j]) : -0.75;
         l = op_from(c, KERN_F32, n, k->vocab, l->v);
     }
     kern_sample_row *rows = op_block(c, (size_t)n * sizeof *rows);

@@ -6,6 +6,7 @@
 #include "tests/unit/aid.h"
 #include "tests/unit/aid_dir.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -195,12 +196,54 @@ static void a_recorded_step_reads_its_arrays_anew(void **state)
     free(build);
 }
 
+/* ---- logits that are no numbers -------------------------------------------------------------- */
+
+/* Rows of NaN, and of NaN among numbers, are refused whatever is asked for; nothing else happens.
+ */
+static void no_token_comes_from_what_is_no_number(void **state)
+{
+    (void)state;
+    enum { LOGITS = 5120 };
+    static const kern_sample_row asked[] = {
+        {.temperature = 0, .top_p = 1},
+        {.temperature = 1, .top_p = 1},
+        {.temperature = 1, .top_p = 0.9F},
+        {.temperature = 1, .top_p = 1, .top_k = 50, .n_top = 5},
+    };
+    char *build, *lib, err[256];
+    kern_dev *d;
+    find(&build, &lib);
+    assert_int_equal(setenv("HONE_CUDA_LIB", lib, 1), 0);
+    assert_int_equal(kern_open(&d, "cuda", NULL, err), 0);
+    float *l = mem_array(LOGITS, sizeof *l);
+    for (int some = 0; some < 2; some++) {
+        for (int i = 0; i < LOGITS; i++)
+            l[i] = some && i % 3 > 0 ? (float)(i % 7) : NAN;
+        void *p = device_copy(d, l, LOGITS * sizeof *l);
+        for (size_t i = 0; i < sizeof asked / sizeof *asked; i++) {
+            kern_sample_row row = asked[i];
+            row.repetition = 1;
+            row.u = 0.5F;
+            kern_sample a = {.logits = kern_mat(KERN_F32, 1, LOGITS, p), .row = &row};
+            assert_int_equal(kern_do(d, sample, &a), KERN_EDEVICE);
+            assert_string_equal(d->err, "sample: the logits of row 0 are not finite");
+        }
+        kern_do(d, release, p);
+    }
+    free(l);
+    kern_close(d);
+    unsetenv("HONE_CUDA_LIB");
+    free(lib);
+    free(build);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_op_in_two_orders),
         cmocka_unit_test(products_keep_the_algorithm_of_the_first_run),
         cmocka_unit_test(a_recorded_step_reads_its_arrays_anew),
+        cmocka_unit_test(no_token_comes_from_what_is_no_number),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
