@@ -1,8 +1,9 @@
 /* Products of few rows (decoding): the weight is read once, and that is the time they take.
  *
- * Tensor cores do the arithmetic even for one row: an m16n8k16 has 16 outputs for 8 rows of x, so
- * that up to 8 rows cost what one does. At 8 rows plain multiply-adds would need 84 of a
- * multiprocessor's 128 lanes for what 4.8 TB/s bring in, and as much again for conversions. */
+ * In BF16 tensor cores do the arithmetic even for one row: an m16n8k16 has 16 outputs for 8 rows of
+ * x, so that up to 8 rows cost what one does. At 8 rows plain multiply-adds would need 84 of a
+ * multiprocessor's 128 lanes for what 4.8 TB/s bring in, and as much again for conversions. F32,
+ * the reference, has plain multiply-adds: half as many numbers come in at a time. */
 #include "kernels/cuda/linear.cuh"
 #include "kernels/cuda/mma.cuh"
 #include "kernels/cuda/tune.h"
@@ -10,8 +11,8 @@
 enum { ROWS = TUNE_GEMV_ROWS, TILE = TUNE_GEMV_TILE, SUMS = ROWS * TILE };
 
 typedef struct gemv_args {
-    const bf16 *w; /* [out, in] */
-    const bf16 *x;
+    const void *w; /* [out, in] BF16 or F32, as x */
+    const void *x;
     int64_t ldx;
     const int32_t *row;
     int64_t in, out;
@@ -95,9 +96,10 @@ template <typename Y> static __global__ void __launch_bounds__(512) gemv_kernel(
     int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, warps = blockDim.x >> 5;
     int g = lane >> 2, t = lane & 3;
     int64_t o0 = (int64_t)blockIdx.x * TILE;
-    const bf16 *w0 = o0 + g < a.out ? a.w + (o0 + g) * a.in : NULL;
-    const bf16 *w1 = o0 + g + 8 < a.out ? a.w + (o0 + g + 8) * a.in : NULL;
-    const bf16 *x = g < a.n ? a.x + (a.row != NULL ? (int64_t)a.row[g] : g) * a.ldx : NULL;
+    const bf16 *w = (const bf16 *)a.w, *all = (const bf16 *)a.x;
+    const bf16 *w0 = o0 + g < a.out ? w + (o0 + g) * a.in : NULL;
+    const bf16 *w1 = o0 + g + 8 < a.out ? w + (o0 + g + 8) * a.in : NULL;
+    const bf16 *x = g < a.n ? all + (a.row != NULL ? (int64_t)a.row[g] : g) * a.ldx : NULL;
     float d[4] = {0, 0, 0, 0};
     int64_t first = (int64_t)blockIdx.y * warps + warp, stride = (int64_t)gridDim.y * warps;
     for (int64_t k0 = first * TUNE_GEMV_STEP + 8 * t; k0 - 8 * t < a.in;
@@ -167,9 +169,76 @@ template <typename Y> static int run(kern_dev *d, const char *what, gemv_args a)
     return rc;
 }
 
+/* ---- in F32 ---------------------------------------------------------------------------------- */
+
+enum { F32_WARPS = 4, PAIR = 2 };
+
+static __device__ __forceinline__ void take_f32(vec16<float> &v, const float *p, bool aligned)
+{
+    if (aligned) {
+        load16(v, p);
+        return;
+    }
+    for (int i = 0; i < 4; i++)
+        v.v[i] = p[i];
+}
+
+/* The same in F32: a warp has PAIR outputs, its lanes four elements of k each at a time; x comes
+ * from the caches. Bytes: 4 in out, once; 128 a lane in flight. Not run on a card yet. */
+static __global__ void __launch_bounds__(32 * F32_WARPS) gemv_f32_kernel(gemv_args a)
+{
+    int lane = threadIdx.x & 31;
+    int64_t o0 = ((int64_t)blockIdx.x * F32_WARPS + (threadIdx.x >> 5)) * PAIR;
+    if (o0 >= a.out)
+        return;
+    const float *w0 = (const float *)a.w + o0 * a.in, *w1 = o0 + 1 < a.out ? w0 + a.in : w0;
+    const float *x[ROWS];
+    float sum[PAIR][ROWS];
+#pragma unroll
+    for (int i = 0; i < ROWS; i++) {
+        int64_t r = i < a.n && a.row != NULL ? a.row[i] : i < a.n ? i : 0;
+        x[i] = (const float *)a.x + r * a.ldx;
+        sum[0][i] = sum[1][i] = 0;
+    }
+#pragma unroll 4
+    for (int64_t k = 4 * lane; k < a.in; k += 128) {
+        vec16<float> u, v, z;
+        load16(u, w0 + k);
+        load16(v, w1 + k);
+#pragma unroll
+        for (int i = 0; i < ROWS; i++) {
+            if (i >= a.n)
+                break;
+            take_f32(z, x[i] + k, a.aligned);
+#pragma unroll
+            for (int j = 0; j < 4; j++) {
+                sum[0][i] = fmaf(u.v[j], z.v[j], sum[0][i]);
+                sum[1][i] = fmaf(v.v[j], z.v[j], sum[1][i]);
+            }
+        }
+    }
+    float mine = 0; /* lane l has output l / ROWS of row l % ROWS */
+#pragma unroll
+    for (int i = 0; i < PAIR * ROWS; i++) {
+        float s = warp_sum(sum[i / ROWS][i % ROWS]);
+        mine = lane == i ? s : mine;
+    }
+    int64_t i = lane % ROWS, o = o0 + lane / ROWS;
+    if (lane < PAIR * ROWS && i < a.n && o < a.out)
+        finish<float>(a, mine, i, o);
+}
+
+static int run_f32(kern_dev *d, const char *what, const gemv_args &a)
+{
+    return cu_launch(d, what, gemv_f32_kernel, cu_blocks(a.out, F32_WARPS * PAIR), 32 * F32_WARPS,
+                     a);
+}
+
+/* ---- the calls ------------------------------------------------------------------------------- */
+
 bool cu_gemv_fits(const kern_weight *w, int64_t n)
 {
-    return n <= TUNE_GEMV_ROWS && w->compute == KERN_BF16 && w->in % 8 == 0;
+    return n <= TUNE_GEMV_ROWS && w->in % (w->compute == KERN_BF16 ? 8 : 4) == 0;
 }
 
 int cu_gemv(kern_dev *d, const cu_gemv_args *g)
@@ -178,8 +247,8 @@ int cu_gemv(kern_dev *d, const cu_gemv_args *g)
     gemv_args a = {};
     if (g->n == 0)
         return 0;
-    a.w = (const bf16 *)w->w.data;
-    a.x = (const bf16 *)g->x.data;
+    a.w = w->w.data;
+    a.x = g->x.data;
     a.ldx = g->x.ld;
     a.row = g->row;
     a.in = w->in;
@@ -194,12 +263,15 @@ int cu_gemv(kern_dev *d, const cu_gemv_args *g)
         a.lora = *g->lora;
     a.xa = (const float *)g->xa.data;
     a.ldxa = g->xa.ld;
+    if (w->compute == KERN_F32)
+        return run_f32(d, g->what, a);
     return g->y.dtype == KERN_F32 ? run<float>(d, g->what, a) : run<bf16>(d, g->what, a);
 }
 
 /* xa [n, ranks] = x [n, in] A^T, A in f32 as the adapter has it. A block a row of A. Bytes: 4 ranks
  * in, once. */
-static __global__ void shrink_kernel(cu_lora lora, const bf16 *x, int64_t ldx, int64_t in, int n,
+template <typename T>
+static __global__ void shrink_kernel(cu_lora lora, const T *x, int64_t ldx, int64_t in, int n,
                                      float *xa, int64_t ldxa)
 {
     __shared__ float share[32];
@@ -232,7 +304,11 @@ static __global__ void shrink_kernel(cu_lora lora, const bf16 *x, int64_t ldx, i
 
 int cu_gemv_lora(kern_dev *d, const cu_lora *lora, const kern_tensor *x, const kern_tensor *xa)
 {
-    return cu_launch(d, "linear: xa", shrink_kernel, (unsigned)lora->ranks, 256, *lora,
-                     (const bf16 *)x->data, x->ld, x->cols, (int)x->rows, (float *)xa->data,
-                     xa->ld);
+    unsigned grid = (unsigned)lora->ranks;
+    float *to = (float *)xa->data;
+    if (x->dtype == KERN_F32)
+        return cu_launch(d, "linear: xa", shrink_kernel<float>, grid, 256, *lora,
+                         (const float *)x->data, x->ld, x->cols, (int)x->rows, to, xa->ld);
+    return cu_launch(d, "linear: xa", shrink_kernel<bf16>, grid, 256, *lora, (const bf16 *)x->data,
+                     x->ld, x->cols, (int)x->rows, to, xa->ld);
 }

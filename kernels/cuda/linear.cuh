@@ -20,14 +20,14 @@ typedef struct cu_lora {
 } cu_lora;
 
 /* y [n, out] = x W^T + b, plus y itself when add is set, plus the low-rank terms by xa, which is
- * read: one pass over the weight. BF16 weights, at most TUNE_GEMV_ROWS rows. */
+ * read: one pass over the weight. At most TUNE_GEMV_ROWS rows. */
 typedef struct cu_gemv_args {
     const char *what;
     const kern_weight *w;
-    kern_tensor x;      /* [.., in] BF16, rows anywhere */
+    kern_tensor x;      /* [.., in] as the weight, rows anywhere */
     const int32_t *row; /* [n] which rows of x, device; NULL: in order */
     int64_t n;
-    kern_tensor y; /* [n, out] BF16 or F32 */
+    kern_tensor y; /* [n, out] as the weight, or F32 */
     bool add;
     const cu_lora *lora; /* NULL: none */
     kern_tensor xa;      /* [n, ranks] F32 */
