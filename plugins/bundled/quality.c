@@ -66,8 +66,9 @@ static const rule docs[] = {
     {"dup_paragraphs", 0, 0.5}, {"top_2gram", 0, 0.4}, {"dup_10gram", 0, 0.3},
     {"c4_lorem_ipsum", 0, 0}, {NULL, 0, 0}};
 static const rule sft[] = {
-    {"words", 1, 1000000}, {"answers", 1, ANY}, {"empty_answers", 0, 0}, {"echoes", 0, 0},
-    {"refusals", 0, 0}, {"dup_lines", 0, 0.7}, {"dup_10gram", 0, 0.5}, {NULL, 0, 0}};
+    {"words", 1, 1000000}, {"answers", 1, ANY}, {"role_faults", 0, 0}, {"empty_answers", 0, 0},
+    {"echoes", 0, 0}, {"refusals", 0, 0}, {"cut_answers", 0, 0}, {"other_language", 0, 0},
+    {"longest_answer", 0, ANY}, {"dup_lines", 0, 0.7}, {"dup_10gram", 0, 0.5}, {NULL, 0, 0}};
 static const struct { const char *name; const rule *rules; } recipes[] = {
     {"web", web}, {"docs", docs}, {"sft", sft}};
 /* clang-format on */
@@ -554,31 +555,236 @@ static int is_refusal(const char *s, size_t n)
     return 0;
 }
 
+/* Turns out of order: a system's that is not the first; a user's after a user's or a tool's; an
+ * assistant's that follows neither a user's nor a tool's; a tool's that follows neither an
+ * assistant's nor a tool's; another role's; and an end that is not an assistant's. */
+static int role_faults(const hone_host *h, const hone_value *messages)
+{
+    enum { BEGIN = 1, SYSTEM = 2, USER = 4, ASSISTANT = 8, TOOL = 16, OTHER = 32 };
+    static const struct {
+        const char *role;
+        unsigned is, after;
+    } rows[] = {{"system", SYSTEM, BEGIN},
+                {"developer", SYSTEM, BEGIN},
+                {"user", USER, BEGIN | SYSTEM | ASSISTANT},
+                {"assistant", ASSISTANT, USER | TOOL},
+                {"tool", TOOL, ASSISTANT | TOOL},
+                {"function", TOOL, ASSISTANT | TOOL}};
+    unsigned before = BEGIN;
+    int faults = 0;
+    for (size_t i = 0; i < h->length(messages); i++) {
+        const char *role = hone_get_string(h, h->at(messages, i), "role", NULL);
+        size_t k = 0, n = sizeof rows / sizeof *rows;
+        while (role != NULL && k < n && strcmp(rows[k].role, role) != 0)
+            k++;
+        int known = role != NULL && k < n;
+        faults += !known || (rows[k].after & before) == 0;
+        before = known ? rows[k].is : OTHER;
+    }
+    return faults + (before != ASSISTANT);
+}
+
+static uint32_t last_char(const line *l)
+{
+    uint32_t c = 0;
+    size_t i = l->n;
+    while (i > 0 && ((unsigned char)l->s[i - 1] & 0xC0) == 0x80)
+        i--;
+    if (i > 0)
+        hone_utf8_next(l->s + i - 1, l->n - i + 1, &c);
+    return c;
+}
+
+static size_t count_words(const char *s, size_t n)
+{
+    doc d = {.s = s, .n = n};
+    read_words(&d);
+    return d.n_words;
+}
+
+static int is_item(const line *l)
+{
+    size_t digits = 0;
+    while (digits < l->n && l->s[digits] >= '0' && l->s[digits] <= '9')
+        digits++;
+    return starts(l, "-") || starts(l, "*") || starts(l, "\xe2\x80\xa2") ||
+           (digits > 0 && digits < l->n && (l->s[digits] == '.' || l->s[digits] == ')'));
+}
+
+/* It seems to end within a sentence or a block of code: an answer of 20 words or more whose last
+ * line has more than 30 characters, is no item of a list and ends in a letter, a comma, a colon, a
+ * semicolon, a hyphen or an opening bracket; or one with an odd number of ```. */
+static int is_cut(const line *a, size_t n_words)
+{
+    if (occurrences(a->s, a->n, "```") % 2 != 0)
+        return 1;
+    size_t from = a->n;
+    while (from > 0 && a->s[from - 1] != '\n')
+        from--;
+    line last = trimmed(a->s + from, a->n - from);
+    word w = {0, 0, 0, 1};
+    uint32_t c = last_char(&last);
+    classify(&w, c);
+    return n_words >= 20 && last.chars > 30 && !is_item(&last) &&
+           (w.letter || (c > 0 && c < 0x80 && strchr(",:;-([{", (int)c) != NULL));
+}
+
+/* ---- the language of a text, where it is beyond doubt ---- */
+
+enum { UNKNOWN, LATIN, GREEK, CYRILLIC, HEBREW, ARABIC, DEVANAGARI, THAI, HAN, HANGUL, N_SCRIPTS };
+
+static int script_of(uint32_t c)
+{
+    static const struct {
+        uint32_t from, to;
+        int script;
+    } rows[] = {{0x41, 0x5a, LATIN},    {0x61, 0x7a, LATIN},      {0xc0, 0x24f, LATIN},
+                {0x370, 0x3ff, GREEK},  {0x400, 0x52f, CYRILLIC}, {0x590, 0x5ff, HEBREW},
+                {0x600, 0x6ff, ARABIC}, {0x750, 0x77f, ARABIC},   {0x900, 0x97f, DEVANAGARI},
+                {0xe00, 0xe7f, THAI},   {0x1100, 0x11ff, HANGUL}, {0x3040, 0x30ff, HAN},
+                {0x3400, 0x4dbf, HAN},  {0x4e00, 0x9fff, HAN},    {0xac00, 0xd7af, HANGUL}};
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
+        if (c >= rows[i].from && c <= rows[i].to)
+            return rows[i].script;
+    return UNKNOWN;
+}
+
+/* Frequent words of languages that share the Latin script; some stand in more than one. */
+static const char *const common[][13] = {
+    {"the", "and", "is", "of", "to", "that", "with", "you", "for", "are", "this", "it", NULL},
+    {"der", "die", "und", "ist", "nicht", "das", "mit", "ein", "eine", "sie", "zu", "den", NULL},
+    {"le", "la", "les", "des", "est", "et", "une", "dans", "pour", "vous", "que", "pas", NULL},
+    {"el", "los", "las", "es", "y", "una", "para", "que", "por", "con", "del", "no", NULL},
+    {"il", "di", "che", "per", "una", "non", "con", "sono", "del", "della", "gli", "la", NULL},
+    {"o", "os", "n\xc3\xa3o", "uma", "para", "que", "com", "do", "da", "em", "dos", "as", NULL},
+    {"het", "een", "van", "is", "en", "niet", "op", "voor", "met", "zijn", "dat", "de", NULL}};
+enum { N_LANGUAGES = sizeof common / sizeof *common, MAX_COMMON = 8 };
+
+typedef struct hit {
+    unsigned n, which; /* a bit for each of its words that was there */
+} hit;
+
+static void count_common(hit hits[N_LANGUAGES], const char *s, size_t n)
+{
+    char low[MAX_COMMON + 1];
+    while (n > 0 && (unsigned char)s[n - 1] < 0x80 && strchr(".,;:!?\"')", s[n - 1]) != NULL)
+        n--;
+    if (n == 0 || n > MAX_COMMON)
+        return;
+    for (size_t i = 0; i < n; i++)
+        low[i] = s[i] >= 'A' && s[i] <= 'Z' ? (char)(s[i] + 32) : s[i];
+    low[n] = '\0';
+    for (size_t l = 0; l < N_LANGUAGES; l++)
+        for (size_t k = 0; common[l][k] != NULL; k++)
+            if (strcmp(common[l][k], low) == 0) {
+                hits[l].n++;
+                hits[l].which |= 1u << k;
+            }
+}
+
+/* Four frequent words, three of them different, and twice as many as of any other. */
+static int latin_language(const char *s, size_t n)
+{
+    hit hits[N_LANGUAGES] = {{0, 0}};
+    unsigned best = 0, second = 0, at = 0;
+    for (size_t i = 0, from = 0; i <= n; i++)
+        if (i == n || is_blank(s[i])) {
+            count_common(hits, s + from, i - from);
+            from = i + 1;
+        }
+    for (unsigned l = 0; l < N_LANGUAGES; l++) {
+        if (hits[l].n > best) {
+            second = best;
+            best = hits[l].n;
+            at = l;
+        } else if (hits[l].n > second) {
+            second = hits[l].n;
+        }
+    }
+    int different = __builtin_popcount(hits[at].which);
+    return best >= 4 && different >= 3 && best >= 2 * second ? N_SCRIPTS + (int)at : UNKNOWN;
+}
+
+/* The script of seven letters in ten, of at least ten (four of Han and kana); within the Latin one
+ * by its frequent words. */
+static int language_of(const char *s, size_t n)
+{
+    size_t letters[N_SCRIPTS] = {0}, all = 0;
+    int most = LATIN;
+    for (size_t i = 0; i < n;) {
+        uint32_t c;
+        i += hone_utf8_next(s + i, n - i, &c);
+        int script = script_of(c);
+        letters[script] += script != UNKNOWN;
+        all += script != UNKNOWN;
+        most = letters[script] > letters[most] ? script : most;
+    }
+    if (letters[most] < (most == HAN ? 4 : 10) || letters[most] * 10 < all * 7)
+        return UNKNOWN;
+    return most == LATIN ? latin_language(s, n) : most;
+}
+
+/* ---- what is said of the answers of a record ---- */
+
 static int is_answer(const hone_host *h, const hone_text *t)
 {
     const char *role = hone_get_string(h, t->in, "role", NULL);
     return strcmp(t->key, "completion") == 0 || (role != NULL && strcmp(role, "assistant") == 0);
 }
 
+static int is_question(const hone_host *h, const hone_text *t)
+{
+    const char *role = hone_get_string(h, t->in, "role", NULL);
+    return strcmp(t->key, "prompt") == 0 || (role != NULL && strcmp(role, "user") == 0);
+}
+
+typedef struct answers {
+    size_t n, empty, echoes, refused, cut, foreign, longest;
+} answers;
+
+/* before: the text before it; asked: the language of the last question. */
+static void add_answer(answers *a, const line *l, const line *before, int asked)
+{
+    size_t words = count_words(l->s, l->n);
+    int answered = asked != UNKNOWN ? language_of(l->s, l->n) : UNKNOWN;
+    a->n++;
+    a->empty += l->n == 0;
+    a->refused += (size_t)is_refusal(l->s, l->n);
+    a->echoes += l->n > 0 && l->hash == before->hash && l->n == before->n;
+    a->cut += (size_t)is_cut(l, words);
+    a->foreign += answered != UNKNOWN && answered != asked;
+    a->longest = words > a->longest ? words : a->longest;
+}
+
+/* It calls tools, and may have nothing to say besides. */
+static int is_call(const hone_host *h, const hone_text *t)
+{
+    return h->length(h->get(t->in, "tool_calls")) > 0;
+}
+
 static void put_answers(const out *w, const hone_value *record)
 {
-    double n = 0, empty = 0, echoes = 0, refused = 0;
+    answers a = {0};
     hone_text t = {0};
-    line asked = {0, NULL, 0, 0};
+    line before = {0, NULL, 0, 0};
+    int asked = UNKNOWN;
+    const hone_value *messages = w->h->get(record, "messages");
     while (hone_text_next(w->h, record, &t)) {
         line l = trimmed(t.text, t.len);
-        if (is_answer(w->h, &t)) {
-            n++;
-            empty += l.n == 0;
-            refused += is_refusal(l.s, l.n);
-            echoes += l.n > 0 && l.hash == asked.hash && l.n == asked.n;
-        }
-        asked = l;
+        if (is_answer(w->h, &t) && !(l.n == 0 && is_call(w->h, &t)))
+            add_answer(&a, &l, &before, asked);
+        else if (is_question(w->h, &t))
+            asked = language_of(l.s, l.n);
+        before = l;
     }
-    put(w, "answers", n);
-    put(w, "empty_answers", empty);
-    put(w, "echoes", echoes);
-    put(w, "refusals", refused);
+    put(w, "answers", (double)a.n);
+    put(w, "role_faults", messages != NULL ? role_faults(w->h, messages) : 0);
+    put(w, "empty_answers", (double)a.empty);
+    put(w, "echoes", (double)a.echoes);
+    put(w, "refusals", (double)a.refused);
+    put(w, "cut_answers", (double)a.cut);
+    put(w, "other_language", (double)a.foreign);
+    put(w, "longest_answer", (double)a.longest);
 }
 
 /* ---- the hooks ---- */

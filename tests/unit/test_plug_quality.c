@@ -109,6 +109,138 @@ static void test_recipes(void **state)
     }
 }
 
+/* Turns as "role" or "role: content", separated by '|'; new reference. */
+static json_t *turns(const char *text)
+{
+    json_t *list = json_array();
+    char *copy = mem_strdup(text), *save = NULL;
+    for (char *s = strtok_r(copy, "|", &save); s != NULL; s = strtok_r(NULL, "|", &save)) {
+        char *colon = strstr(s, ": ");
+        if (colon != NULL)
+            *colon = '\0';
+        json_array_append_new(list, json_pack("{s:s, s:s}", "role", s, "content",
+                                              colon != NULL ? colon + 2 : "Some words."));
+    }
+    free(copy);
+    return json_pack("{s:o}", "messages", list);
+}
+
+/* A figure of tags.quality for this record (takes it). */
+static double figure(const kit *k, json_t *record, const char *name)
+{
+    json_t *data =
+        json_pack("{s:o, s:s, s:i, s:{}}", "record", record, "source", "x", "line", 1, "tags");
+    data = bundled_pass(k->h, HOOK_DATA_TAG, data);
+    const json_t *x =
+        json_object_get(json_object_get(json_object_get(data, "tags"), "quality"), name);
+    if (!json_is_number(x))
+        fail_msg("there is no %s", name);
+    double v = json_number_value(x);
+    json_decref(data);
+    return v;
+}
+
+#define TWENTY "one two three four five six seven eight nine ten one two three four five six seven "
+#define ENGLISH "What is the name of the river that runs to the sea, and is it long?"
+#define GERMAN "Der Fluss ist nicht lang, und die Quelle ist mit dem Auto zu erreichen."
+#define FRENCH                                                                                     \
+    "Le fleuve est long, et les gens de la ville sont dans une vall\xc3\xa9"                       \
+    "e pour vous."
+#define JAPANESE "\xe3\x81\x93\xe3\x81\xae\xe5\xb7\x9d\xe3\x81\xaf\xe9\x95\xb7\xe3\x81\x84"
+
+static void test_conversations(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *name, *turns;
+        double want;
+    } rows[] = {
+        {"role_faults", "user|assistant", 0},
+        {"role_faults", "system|user|assistant|user|assistant", 0},
+        {"role_faults", "developer|user|assistant|tool|tool|assistant", 0},
+        {"role_faults", "user|user|assistant", 1},
+        {"role_faults", "user|assistant|assistant", 1},
+        {"role_faults", "user|assistant|user", 1},
+        {"role_faults", "assistant|user|assistant", 1},
+        {"role_faults", "user|system|assistant", 2},
+        {"role_faults", "user|narrator|assistant", 2},
+        {"role_faults", "tool", 2},
+        {"role_faults", "", 1},
+        {"cut_answers", "user|assistant: " TWENTY "eight nine. And this is where it ends", 1},
+        {"cut_answers", "user|assistant: " TWENTY "eight nine. And this is where it ends,", 1},
+        {"cut_answers", "user|assistant: " TWENTY "eight nine. And this is where it ends.", 0},
+        {"cut_answers", "user|assistant: " TWENTY "eight nine, which makes a sum of 72", 0},
+        {"cut_answers", "user|assistant: " TWENTY "\n- the last item of a list of many items", 0},
+        {"cut_answers", "user|assistant: " TWENTY "\n12. the last item of a list of many", 0},
+        {"cut_answers", "user|assistant: " TWENTY "\nYours truly", 0},
+        {"cut_answers", "user|assistant: A short answer without a full stop", 0},
+        {"cut_answers", "user|assistant: ```c\nint x;", 1},
+        {"cut_answers", "user|assistant: ```c\nint x;\n```", 0},
+        {"other_language", "user: " ENGLISH "|assistant: " GERMAN, 1},
+        {"other_language", "user: " GERMAN "|assistant: " FRENCH, 1},
+        {"other_language", "user: " FRENCH "|assistant: " FRENCH, 0},
+        {"other_language", "user: " ENGLISH "|assistant: " JAPANESE, 1},
+        {"other_language", "user: " JAPANESE "|assistant: " JAPANESE, 0},
+        {"other_language", "user: " ENGLISH "|assistant: 42 km", 0}, /* nobody can tell */
+        {"other_language", "user: Wie lang?|assistant: " ENGLISH, 0},
+        {"longest_answer", "user|assistant: a b|user|assistant: a b c d|user: a b c d e", 4},
+    };
+    kit k = open_kit("{}");
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        double x = figure(&k, turns(rows[i].turns), rows[i].name);
+        if (x != rows[i].want)
+            fail_msg("%s of '%s' is %g, must be %g", rows[i].name, rows[i].turns, x, rows[i].want);
+    }
+    /* Who calls tools need not speak. */
+    json_t *r = turns("user|assistant: |tool|assistant");
+    json_object_set_new(json_array_get(json_object_get(r, "messages"), 1), "tool_calls",
+                        json_pack("[{s:s}]", "type", "function"));
+    assert_true(figure(&k, r, "empty_answers") == 0);
+    assert_true(figure(&k, turns("user|assistant: "), "empty_answers") == 1);
+    assert_true(figure(&k, json_pack("{s:s, s:s}", "prompt", ENGLISH, "completion", GERMAN),
+                       "other_language") == 1);
+    close_kit(&k);
+}
+
+/* Real answers: none of GSM8K's goes; of texts that are cut within a word most do. */
+static void test_real_answers(void **state)
+{
+    (void)state;
+    json_t *asked = bundled_texts("data/datasets/gsm8k/train.jsonl", "question"),
+           *answered = bundled_texts("data/datasets/gsm8k/train.jsonl", "answer"),
+           *texts = bundled_texts("data/datasets/llamafactory/c4_demo.jsonl", "text"), *one;
+    size_t i, cut = 0, whole = 0;
+    if (asked == NULL || texts == NULL)
+        skip();
+    kit k = open_kit("{\"filter\": true}");
+    for (i = 0; i < 1000; i++) {
+        hone_err e;
+        char *text = NULL;
+        json_t *r = json_pack("{s:O, s:O}", "prompt", json_array_get(asked, i), "completion",
+                              json_array_get(answered, i));
+        text = js_text(r, false);
+        assert_string_equal(judge(&k, text, &e), "");
+        free(text);
+        json_decref(r);
+    }
+    json_array_foreach (texts, i, one) {
+        const char *s = json_string_value(one);
+        size_t n = json_string_length(one) * 3 / 5;
+        while (n > 0 && !((s[n - 1] | 0x20) >= 'a' && (s[n - 1] | 0x20) <= 'z'))
+            n--;
+        cut += figure(&k, json_pack("{s:s, s:s%}", "prompt", "Tell me.", "completion", s, n),
+                      "cut_answers") > 0;
+        whole += figure(&k, json_pack("{s:s, s:O}", "prompt", "Tell me.", "completion", one),
+                        "cut_answers") > 0;
+    }
+    bundled_say("%zu texts: %zu look cut, %zu when they are", i, whole, cut);
+    assert_true(whole * 20 < i && cut * 10 > i * 8);
+    json_decref(asked);
+    json_decref(answered);
+    json_decref(texts);
+    close_kit(&k);
+}
+
 static void test_without_tags(void **state)
 {
     (void)state;
@@ -184,8 +316,9 @@ int main(void)
 {
     js_start();
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_definitions),  cmocka_unit_test(test_recipes),
-        cmocka_unit_test(test_without_tags), cmocka_unit_test(test_real),
+        cmocka_unit_test(test_definitions),   cmocka_unit_test(test_recipes),
+        cmocka_unit_test(test_conversations), cmocka_unit_test(test_real_answers),
+        cmocka_unit_test(test_without_tags),  cmocka_unit_test(test_real),
         cmocka_unit_test(test_hostile),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
