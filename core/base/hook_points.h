@@ -36,7 +36,7 @@
       "\"notes.txt\", \"line\": 1}") \
     X(DATA_SPLIT, "data.split", 1, 0, 1, 0, 5000, \
       "which part a row goes to: split becomes train, val or none; rows of one key fall on one " \
-      "side where it stays null, and key may change", \
+      "side where it stays null, and key may become another row's, or any text", \
       "{\"record\": {\"text\": \"A row.\"}, \"source\": \"notes.txt\", \"line\": 1, \"id\": " \
       "\"0f3c5e9b1a2d4c68\", \"key\": \"5b1f0c3a99d2e481\", \"split\": null}") \
     X(DATA_TEMPLATE, "data.template", 1, 1, 1, 0, 20000, \

@@ -301,7 +301,12 @@ int prep_record(const prep *p, json_t **record, hone_err *e)
     return rc;
 }
 
-/* What a subscriber made the key is hashed, so that it may be any text. */
+static bool is_key(const char *text)
+{
+    return strlen(text) == 16 && strspn(text, "0123456789abcdef") == 16;
+}
+
+/* Another row's key in its own form is that key; any other text is hashed. */
 static int take_key(uint64_t *key, const char *was, const json_t *now, hone_err *e)
 {
     char hex[65];
@@ -309,6 +314,10 @@ static int take_key(uint64_t *key, const char *was, const json_t *now, hone_err 
         return hone_fail(e, HONE_EFORMAT, "data.split: the key is no text");
     if (strcmp(json_string_value(now), was) == 0)
         return 0;
+    if (is_key(json_string_value(now))) {
+        *key = strtoull(json_string_value(now), NULL, 16);
+        return 0;
+    }
     bytes_sha256(hex, json_string_value(now), json_string_length(now));
     hex[16] = '\0';
     *key = strtoull(hex, NULL, 16);

@@ -38,6 +38,7 @@ typedef struct doc {
     uint32_t n_prints, source;
     int64_t line;
     uint32_t n_dropped; /* records that it stands for */
+    uint64_t group;     /* of the first of its cluster that was split; 0: none yet */
 } doc;
 
 typedef struct params {
@@ -64,6 +65,9 @@ typedef struct dedup {
     uint32_t n_docs, cap_docs;
     char **sources;
     uint32_t n_sources, cap_sources;
+    uint32_t last; /* cluster of the record that was tagged last; NONE */
+    int64_t last_line;
+    char *last_source;
     size_t memory, max_memory;
     uint64_t n_records, n_exact, n_near, n_clusters;
 } dedup;
@@ -458,7 +462,7 @@ static doc *add_doc(dedup *d, const uint64_t digest[2], const uint32_t *print, u
     if (s == NONE || more == NULL || d->memory + bytes > d->max_memory ||
         table_reserve(d, &d->exact, 1) != 0)
         return NULL;
-    doc x = {{digest[0], digest[1]}, NULL, n, s, line, 0};
+    doc x = {{digest[0], digest[1]}, NULL, n, s, line, 0, 0};
     x.print = malloc(bytes + 1);
     if (x.print == NULL)
         return NULL;
@@ -504,7 +508,8 @@ static const char *tail_of(const char *path)
 }
 
 typedef struct found {
-    uint32_t of; /* NONE: it is new */
+    uint32_t of;      /* NONE: it is new */
+    uint32_t cluster; /* the one it belongs to */
     int exact;
     double jaccard;
 } found;
@@ -519,7 +524,7 @@ static int examine(const hone_host *h, hone_call *call, dedup *d, found *f)
     uint64_t digest[2];
     size_t len;
     view v = {.d = d, .s = &d->now};
-    *f = (found){NONE, 1, 1};
+    *f = (found){NONE, NONE, 1, 1};
     source = source != NULL ? source : "";
     char *text = joined(h, call, d, record, &len);
     if (text == NULL)
@@ -531,6 +536,7 @@ static int examine(const hone_host *h, hone_call *call, dedup *d, found *f)
         int itself =
             d->docs[twin].line == line && strcmp(d->sources[d->docs[twin].source], source) == 0;
         f->of = itself ? NONE : twin;
+        f->cluster = twin;
         return 0;
     }
     f->exact = 0;
@@ -541,6 +547,7 @@ static int examine(const hone_host *h, hone_call *call, dedup *d, found *f)
     }
     if (f->of == NONE && keep(d, &v, digest, source, line) != 0)
         return out_of_memory(h, call, d);
+    f->cluster = f->of != NONE ? f->of : d->n_docs - 1;
     return 0;
 }
 
@@ -560,11 +567,48 @@ static int drop(const hone_host *h, hone_call *call, void *user)
                    (long long)o->line, f.jaccard, f.of);
 }
 
+/* What is split next is the record that was tagged last. */
+static int remember(const hone_host *h, hone_call *call, dedup *d, uint32_t cluster)
+{
+    const char *source = hone_get_string(h, call->data, "source", NULL);
+    char *copy = strdup(source != NULL ? source : "");
+    if (copy == NULL)
+        return h->error(call, "no memory");
+    free(d->last_source);
+    d->last_source = copy;
+    d->last_line = h->integer(h->get(call->data, "line"), 0);
+    d->last = cluster;
+    return 0;
+}
+
+/* A cluster that is kept goes to one side of a split: its records have the key of the first. */
+static int split(const hone_host *h, hone_call *call, void *user)
+{
+    dedup *d = user;
+    const char *key = hone_get_string(h, call->data, "key", NULL);
+    const char *source = hone_get_string(h, call->data, "source", NULL);
+    if (d->last == NONE || key == NULL || source == NULL || strcmp(source, d->last_source) != 0 ||
+        h->integer(h->get(call->data, "line"), 0) != d->last_line)
+        return HONE_CONTINUE;
+    doc *o = &d->docs[d->last];
+    if (o->group == 0) {
+        o->group = strlen(key) == 16 ? strtoull(key, NULL, 16) : 0;
+        return HONE_CONTINUE;
+    }
+    char text[17];
+    snprintf(text, sizeof text, "%016llx", (unsigned long long)o->group);
+    hone_set_string(h, call, call->data, "key", text, 16);
+    return HONE_MODIFIED;
+}
+
 static int tag(const hone_host *h, hone_call *call, void *user)
 {
     dedup *d = user;
     found f;
+    d->last = NONE;
     int rc = examine(h, call, d, &f);
+    if (rc == 0)
+        rc = remember(h, call, d, f.cluster);
     if (rc != 0 || f.of == NONE)
         return rc;
     const doc *o = &d->docs[f.of];
@@ -773,6 +817,7 @@ static void dedup_free(dedup *d)
         free(d->docs[i].print);
     for (uint32_t i = 0; i < d->n_sources; i++)
         free(d->sources[i]);
+    free(d->last_source);
     free(d->now.set);
     free(d->now.print);
     free(d->docs);
@@ -819,11 +864,14 @@ static int start(const hone_host *h, hone_ctx *cx)
     if (d == NULL)
         return h->init_error(cx, "no memory");
     int drops = strcmp(action, "drop") == 0;
+    d->last = NONE;
     int rc = read_settings(h, cx, d);
     if (rc == 0 && index != NULL)
         rc = read_index(h, cx, d, index);
     if (rc == 0)
         rc = h->on(cx, drops ? "data.filter" : "data.tag", 0, drops ? drop : tag, d);
+    if (rc == 0 && !drops) /* after those that make keys of their own */
+        rc = h->on(cx, "data.split", 100, split, d);
     if (rc == 0 && d->write_index != NULL)
         rc = h->on(cx, "train.start", 0, save, d);
     if (rc != 0) {

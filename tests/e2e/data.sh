@@ -137,4 +137,24 @@ for copy in b c; do
 done
 has "plugin       dedup counts exact 300"
 has "plugin       dedup counts near $((300 + 300 - used))"
+# Kept with a tag, a problem and its copies fall on one side of a split; without that they do not.
+sides() {
+    settings <<END
+datasets:
+$(questions a.jsonl c.jsonl)
+val_set_size: 0.3
+plugins: [$1]
+END
+    preview --json
+    for copy in a c; do
+        jq -r --arg file $copy.jsonl 'select(.file | endswith($file)) | [.line, .set] | @tsv' log |
+            sort >$copy.sides
+    done
+    diff a.sides c.sides >other
+}
+sides '' && fail "copies fall on one side by themselves"
+sides '{path: dedup, settings: {action: tag}}' || fail "a cluster on both sides: $(head -n 5 other)"
+[ "$(wc -l <a.sides)" = 300 ] || fail "$(wc -l <a.sides) of 300 rows are there"
+grep -c 'held out' a.sides | grep -Eqx '[6-9][0-9]|1[0-2][0-9]' ||
+    fail "$(grep -c 'held out' a.sides) of 300 rows are held out"
 exit 0

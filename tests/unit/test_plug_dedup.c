@@ -307,10 +307,60 @@ static void test_hostile(void **state)
     close_kit(&k);
 }
 
+/* The key of a row at data.split after it was tagged; caller frees. */
+static char *key_of(hooks *h, const char *text, int line, const char *key)
+{
+    json_t *data = bundled_record(text, strlen(text), line);
+    json_decref(bundled_pass(h, HOOK_DATA_TAG, data));
+    data = bundled_record(text, strlen(text), line);
+    json_object_set_new(data, "key", json_string(key));
+    data = bundled_pass(h, HOOK_DATA_SPLIT, data);
+    char *got = mem_strdup(json_string_value(json_object_get(data, "key")));
+    json_decref(data);
+    return got;
+}
+
+/* With action tag the members of a cluster have the key of the first, and others their own. */
+static void test_clusters_are_not_split(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *text, *key, *want;
+    } rows[] = {
+        {"Turn the valve to the left, and wait until the light is green.", "1111111111111111",
+         "1111111111111111"},
+        {"Turn the  valve to the left, and wait until the light is green.", "2222222222222222",
+         "1111111111111111"},
+        {"Something else is the case with this machine today.", "3333333333333333",
+         "3333333333333333"},
+        {"TURN THE VALVE TO THE LEFT, AND WAIT UNTIL THE LIGHT IS GREEN!", "4444444444444444",
+         "1111111111111111"},
+        {"Something else is the case with this machine today!", "5555555555555555",
+         "3333333333333333"},
+    };
+    hone_err e = {0};
+    hooks *h = bundled_hooks();
+    loaded *p = aid_plugin_open(h, "dedup", "{\"action\": \"tag\"}");
+    for (int i = 0; i < 5; i++) {
+        char *key = key_of(h, rows[i].text, i + 1, rows[i].key);
+        assert_string_equal(key, rows[i].want);
+        free(key);
+    }
+    /* A row that was not tagged last is left alone. */
+    json_t *data = bundled_record(rows[0].text, strlen(rows[0].text), 99);
+    json_object_set_new(data, "key", json_string("6666666666666666"));
+    data = bundled_pass(h, HOOK_DATA_SPLIT, data);
+    assert_string_equal(json_string_value(json_object_get(data, "key")), "6666666666666666");
+    json_decref(data);
+    assert_int_equal(loader_close(p, 1000, &e), 0);
+    hook_free(h);
+}
+
 int main(void)
 {
     js_start();
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_clusters_are_not_split),
         cmocka_unit_test(test_exact),
         cmocka_unit_test(test_fields),
         cmocka_unit_test(test_similarity),
