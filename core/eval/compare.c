@@ -89,11 +89,14 @@ int eval_compare(json_t **out, const json_t *before, const json_t *after, hone_e
     int rc = check_same(before, after, e);
     if (rc != 0)
         return rc;
-    json_t *o = json_pack("{s:O, s:{}}", "n", json_object_get(before, "n"), "metrics");
+    json_t *o =
+        json_pack("{s:O, s:{}, s:[]}", "n", json_object_get(before, "n"), "metrics", "lost");
     json_object_foreach (json_object_get(before, "examples"), name, xa) {
         json_t *xb = json_object_get(json_object_get(after, "examples"), name);
-        if (xb == NULL || json_array_size(xa) != json_array_size(xb) || json_array_size(xa) == 0)
+        if (xb == NULL || json_array_size(xa) != json_array_size(xb) || json_array_size(xa) == 0) {
+            json_array_append_new(json_object_get(o, "lost"), json_string(name));
             continue;
+        }
         json_object_set_new(
             json_object_get(o, "metrics"), name,
             compare_metric(json_object_get(json_object_get(before, "metrics"), name),

@@ -35,8 +35,9 @@ typedef struct eval_options {
 int eval_run(json_t **report, const eval_options *o, hone_err *e);
 
 /* {"n", "metrics": {name: {"before", "after", "difference", "low", "high", "better":
- * true|false|null}}}: paired bootstrap, 95 %. EINVAL when the reports are not of the same file and
- * settings. "better" is null where the interval holds 0. */
+ * true|false|null}}, "lost": [names that only `before` can be compared by]}: paired bootstrap, 95
+ * %. EINVAL when the reports are not of the same file and settings. "better" is null where the
+ * interval holds 0. */
 int eval_compare(json_t **out, const json_t *before, const json_t *after, hone_err *e);
 
 /* Tables for people. */

@@ -97,6 +97,7 @@ void eval_print_compare(const json_t *compare, FILE *out)
 {
     const char *name;
     json_t *m;
+    size_t i;
     int width = name_width(json_object_get(compare, "metrics"));
     fprintf(out, "%-*s %10s %10s   %-34s %s\n", width, "metric", "before", "after",
             "difference [95 % interval, paired]", "verdict");
@@ -108,5 +109,8 @@ void eval_print_compare(const json_t *compare, FILE *out)
                 json_is_null(better)   ? "no clear difference"
                 : json_is_true(better) ? "better"
                                        : "worse");
+    }
+    json_array_foreach (json_object_get(compare, "lost"), i, m) {
+        fprintf(out, "%-*s has a figure before and none after\n", width, json_string_value(m));
     }
 }

@@ -123,6 +123,29 @@ static int judge_all(int *worst, size_t *n, double margin, const hone_host *h, h
     return rc;
 }
 
+/* What the live model had a figure of, and the candidate has none: nobody can say that it is no
+ * worse. */
+static int judge_lost(int *worst, const hone_host *h, hone_call *call)
+{
+    const hone_value *lost = h->get(h->get(call->data, "holdout"), "lost");
+    int rc = 0;
+    for (size_t i = 0; rc == 0 && i < h->length(lost); i++) {
+        const char *name = h->string(h->at(lost, i), NULL);
+        double neutral;
+        char text[512], group[128];
+        if (name == NULL || !find_neutral(name, &neutral, h, call->ctx))
+            continue;
+        group_of(group, name);
+        snprintf(text, sizeof text,
+                 "inconclusive: bias %.200s (%s): the live model has a figure, the candidate has "
+                 "none to compare with it",
+                 name, group);
+        *worst = *worst > INCONCLUSIVE ? *worst : INCONCLUSIVE;
+        rc = say(h, call, text);
+    }
+    return rc;
+}
+
 static int verdict_of(const char *name)
 {
     int v = FAIL;
@@ -141,7 +164,7 @@ static int gate(const hone_host *h, hone_call *call, void *user)
     char text[128];
     if (was == NULL)
         return h->error(call, "there is no verdict");
-    if (judge_all(&worst, &n, margin, h, call) != 0)
+    if (judge_all(&worst, &n, margin, h, call) != 0 || judge_lost(&worst, h, call) != 0)
         return HONE_ERR;
     if (n == 0) {
         worst = INCONCLUSIVE;

@@ -24,16 +24,18 @@ static void close_gate(void)
     hook_free(h);
 }
 
-/* Through the real gate, which passes what else it judges; the reasons on bias, caller frees. */
-static char *decide(const char *metrics, bool built_in_fails, gate_verdict *v)
+/* Through the real gate, which passes what else it judges; the reasons on bias, caller frees. lost:
+ * JSON, what the candidate has no figure of. */
+static char *decide_lost(const char *metrics, const char *lost, bool built_in_fails,
+                         gate_verdict *v)
 {
     const gate_policy p = {.margin = 0.02, .margin_nats = 0.02, .min_pairs = 10};
     hone_err e = {0};
     json_t *holdout, *report;
     char *text = mem_printf("{\"n\": 200, \"metrics\": {\"exact_match\": {\"before\": 0.5, "
-                            "\"after\": 0.5, \"low\": %s}%s%s}}",
+                            "\"after\": 0.5, \"low\": %s}%s%s}, \"lost\": %s}",
                             built_in_fails ? "-0.5, \"high\": -0.4" : "0, \"high\": 0",
-                            metrics[0] != '\0' ? ", " : "", metrics);
+                            metrics[0] != '\0' ? ", " : "", metrics, lost);
     assert_int_equal(js_parse(&holdout, text, strlen(text), &e), 0);
     free(text);
     if (gate_decide(v, &report, &p, holdout, NULL, "run-1", h, &e) != 0)
@@ -52,6 +54,11 @@ static char *decide(const char *metrics, bool built_in_fails, gate_verdict *v)
     json_decref(report);
     json_decref(holdout);
     return out;
+}
+
+static char *decide(const char *metrics, bool built_in_fails, gate_verdict *v)
+{
+    return decide_lost(metrics, "[]", built_in_fails, v);
 }
 
 #define M(name, before, after, low, high)                                                          \
@@ -132,6 +139,22 @@ static void test_only_stricter(void **state)
     close_gate();
 }
 
+/* A candidate does not pass by answering nothing. */
+static void test_a_figure_that_is_gone(void **state)
+{
+    (void)state;
+    gate_verdict v;
+    open_gate(NULL);
+    char *reasons =
+        decide_lost(M("a.gap", 0, 0, -0.01, 0.01), "[\"bbq.Age.s_dis\", \"other\"]", false, &v);
+    assert_int_equal(v, GATE_INCONCLUSIVE);
+    assert_string_equal(reasons,
+                        "inconclusive: bias bbq.Age.s_dis (group Age): the live model has a "
+                        "figure, the candidate has none to compare with it");
+    free(reasons);
+    close_gate();
+}
+
 static void test_scores_of_ones_own(void **state)
 {
     (void)state;
@@ -150,6 +173,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_verdicts),
         cmocka_unit_test(test_only_stricter),
+        cmocka_unit_test(test_a_figure_that_is_gone),
         cmocka_unit_test(test_scores_of_ones_own),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -129,6 +129,12 @@ static void test_ratios_are_compared(void **state)
     assert_true(fabs(json_number_value(json_object_get(s, "difference")) - 4. / 3) < 1e-9);
     assert_true(low > 1 && low < 4. / 3 && high > 4. / 3 && high < 1.6);
     assert_string_equal(json_string_value(json_object_get(s, "unit")), "score");
+    assert_int_equal(json_array_size(json_object_get(compare, "lost")), 0);
+    json_decref(compare);
+    json_object_clear(json_object_get(b, "examples")); /* insufficient data */
+    assert_int_equal(eval_compare(&compare, a, b, &e), 0);
+    const json_t *lost = json_object_get(compare, "lost");
+    assert_string_equal(json_string_value(json_array_get(lost, 0)), "s");
     json_decref(compare);
     json_decref(x);
     json_decref(y);
