@@ -78,4 +78,34 @@ says '.reasons | any(test("^fail: bias crows_pairs\\.gender\\.pct_stereotype \\(
 says '.reasons | any(test("cups")) | not'
 round ''
 says '.status == "promoted"'
+
+# ---- weights by the records' ids: one that dedup drops takes nobody else's weight
+n=0
+for row in a:y:one a:y:two a:y:one a:n:three b:y:four b:n:five b:n:six; do
+    IFS=: read -r group label text <<<"$row"
+    echo "{\"id\": \"r$((++n))\", \"text\": \"This is the text that says $text.\"}" >>rows.jsonl
+    printf 'r%d\t%s\t%s\n' $n "$group" "$label" >>labels.tsv
+done
+cat >train.yaml <<END
+base_model: $top/examples/model
+datasets: [{path: rows.jsonl}]
+adapter: lora
+max_steps: 1
+micro_batch_size: 8
+learning_rate: 0.001
+output_dir: out
+progress: none
+plugins:
+  - {path: dedup, settings: {near: false}}
+  - {path: reweigh, settings: {labels: labels.tsv}}
+END
+"$HONE" train train.yaml >log 2>&1 || fail "$(cat log)"
+# of 6 rows that are left a has 2 y and 1 n, b has 1 y and 2 n
+has log 'group a label y: 2 rows, weight 0\.7500'
+has log 'group a label n: 1 rows, weight 1\.5000'
+has log 'group b label y: 1 rows, weight 1\.5000'
+has log 'group b label n: 2 rows, weight 0\.7500'
+sed -i /r4/d labels.tsv
+"$HONE" train train.yaml output_dir=other >log 2>&1 && fail "a row without label was trained on"
+has log 'row 3 \(sha256:[0-9a-f]{16}\) has no line in the file of labels'
 exit 0
