@@ -152,7 +152,7 @@ static size_t real_text(double x, char out[64])
     if (exponent == NULL)
         return (size_t)sprintf(out, "%s%s", digits, strchr(digits, '.') == NULL ? ".0" : "");
     *exponent = '\0';
-    return (size_t)sprintf(out, "%se%d", digits, atoi(exponent + 1));
+    return (size_t)sprintf(out, "%se%ld", digits, strtol(exponent + 1, NULL, 10));
 }
 
 /* jansson writes all reals with one number of digits, 17 to lose none: 0.1 as 0.10000000000000001.

@@ -79,9 +79,7 @@ static bool skip_value(source *s)
             string = true;
         } else if (c == '{' || c == '[') {
             depth++;
-        } else if ((c == '}' || c == ']') && depth-- == 0) {
-            return true;
-        } else if (c == ',' && depth == 0) {
+        } else if (((c == '}' || c == ']') && depth-- == 0) || (c == ',' && depth == 0)) {
             return true;
         }
     }

@@ -101,7 +101,7 @@ void data_view_digest(char out[65], const data_view *v)
     bytes_sha256(hex[1], v->d->mask, v->d->n_tokens);
     bytes_sha256(hex[2], borders, 2 * v->n * sizeof *borders);
     for (int i = 0; i < 3; i++)
-        memcpy(all + i * 64, hex[i], 64);
+        memcpy(all + (size_t)i * 64, hex[i], 64);
     bytes_sha256(out, all, sizeof all);
     free(borders);
 }

@@ -123,7 +123,8 @@ static int encode_prompt(example *x, const json_t *p, const eval_options *o, hon
         rc = tok_encode(o->t, rendered.data, rendered.len, text != NULL ? TOK_ADD_SPECIAL : 0, &ids,
                         e);
     x->prompt = mem_array(ids.n, sizeof *x->prompt);
-    memcpy(x->prompt, ids.id, ids.n * sizeof *x->prompt);
+    if (ids.n > 0)
+        memcpy(x->prompt, ids.id, ids.n * sizeof *x->prompt);
     x->n_prompt = ids.n;
     tok_ids_free(&ids);
     buf_free(&rendered);

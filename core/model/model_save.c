@@ -143,10 +143,15 @@ static int save_shards(const saver *s, size_t n, uint64_t max, hone_err *e)
 /* Is it a shard of another count than n? */
 static bool old_shard(const char *name, size_t n)
 {
-    size_t k, of;
-    int len = 0;
-    return sscanf(name, "model-%5zu-of-%5zu.safetensors%n", &k, &of, &len) == 2 && len > 0 &&
-           name[len] == '\0' && of != n;
+    char *end;
+    if (strncmp(name, "model-", 6) != 0)
+        return false;
+    strtoul(name + 6, &end, 10);
+    if (end == name + 6 || strncmp(end, "-of-", 4) != 0)
+        return false;
+    const char *count = end + 4;
+    size_t of = strtoul(count, &end, 10);
+    return end != count && strcmp(end, ".safetensors") == 0 && of != n;
 }
 
 /* What an earlier save left beside n shards (1: the one file): a reader would find two models. */

@@ -94,7 +94,7 @@ void pad_step(padded_step *out, const model_step *s, const int32_t *slot, int32_
     out->s.kv_len = extend(&at, s->kv_len, have, n, 1);
     out->slot = extend(&at, slot, have, n, 0);
     for (int64_t i = have; i < n; i++)
-        out->slot[i] = (int32_t)(spare * block_tokens + (i - have) % block_tokens);
+        out->slot[i] = (int32_t)((int64_t)spare * block_tokens + (i - have) % block_tokens);
     int32_t *start = (int32_t *)(void *)at, *blocks = start + n + 1;
     for (int64_t i = 0; i <= n; i++)
         start[i] = (int32_t)i;

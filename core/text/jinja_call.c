@@ -100,8 +100,8 @@ int jcall_builtin(jrt *r, const jbuiltin *b, jval self, const jcall *c, jval *ou
         return b->fn(r, self, c, out);
     jval v[MAX_PARAMS] = {0};
     const char *name;
-    size_t n = 0, len;
-    while ((len = word(b->params, n, &name)) > 0) {
+    size_t n = 0;
+    while (word(b->params, n, &name) > 0) {
         if (n < c->n_pos)
             v[n] = c->pos[n];
         n++;
@@ -112,7 +112,7 @@ int jcall_builtin(jrt *r, const jbuiltin *b, jval self, const jcall *c, jval *ou
         return jrt_fail(r, "%s() takes no keyword arguments", b->name);
     for (size_t k = 0; k < c->n_kw; k++) {
         const jstr *kw = c->kw[k].name;
-        size_t i = 0;
+        size_t i = 0, len;
         while ((len = word(b->params, i, &name)) > 0 &&
                (len != kw->n || memcmp(name, kw->p, len) != 0))
             i++;
@@ -124,7 +124,7 @@ int jcall_builtin(jrt *r, const jbuiltin *b, jval self, const jcall *c, jval *ou
     }
     for (size_t i = 0; i < (size_t)b->required; i++)
         if (v[i].kind == J_MISSING) {
-            len = word(b->params, i, &name);
+            size_t len = word(b->params, i, &name);
             return jrt_fail(r, "%s needs the argument '%.*s'", b->name, (int)len, name);
         }
     jcall bound = *c;

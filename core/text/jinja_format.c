@@ -70,7 +70,7 @@ static void group(char *dst, const char *digits)
             *dst++ = ',';
         *dst++ = digits[i];
     }
-    strcpy(dst, digits + n);
+    memcpy(dst, digits + n, strlen(digits + n) + 1);
 }
 
 static int put_number(jrt *r, jbuf *b, const spec *s, bool negative, const char *prefix,
@@ -136,8 +136,9 @@ static int put_float(jrt *r, jbuf *b, const spec *s, double f, int32_t msg)
             snprintf(digits, cap, s->type == 'g' ? "%.*g" : "%.*G", precision, fabs(f));
         else
             snprintf(digits, cap, "%.*f", precision, fabs(f));
-        if (percent)
-            strcat(digits, "%");
+        size_t n = strlen(digits);
+        digits[n] = percent ? '%' : '\0';
+        digits[n + percent] = '\0';
     }
     return put_number(r, b, s, signbit(f) && !isnan(f), "", digits, msg);
 }
@@ -282,7 +283,7 @@ static int percent_one(jrt *r, jbuf *b, const jstr *f, size_t *i, values *a)
         size_t n;
         (*i)++;
         rc = percent_number(r, a, f, i, &n);
-        s.precision = n > MAX_PRECISION * 1000 ? MAX_PRECISION * 1000 : (int)n;
+        s.precision = n > (size_t)MAX_PRECISION * 1000 ? MAX_PRECISION * 1000 : (int)n;
     }
     if (rc != 0)
         return rc;
@@ -389,7 +390,7 @@ static int parse_spec(jrt *r, const char *p, size_t n, spec *s)
     i += s->comma;
     if (is_one_of(".", p, i, n)) {
         i++;
-        s->precision = (int)spec_number(p, &i, n, MAX_PRECISION * 10);
+        s->precision = (int)spec_number(p, &i, n, (size_t)MAX_PRECISION * 10);
     }
     if (i < n)
         s->type = p[i++];

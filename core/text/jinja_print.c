@@ -32,7 +32,7 @@ static void shortest(double f, char digits[20], int *exponent)
             break;
     }
     char *e = strchr(s, 'e');
-    *exponent = atoi(e + 1);
+    *exponent = (int)strtol(e + 1, NULL, 10);
     size_t n = 0;
     for (char *c = s; c < e; c++)
         if (*c >= '0' && *c <= '9')
@@ -134,10 +134,9 @@ static int repr_dict(jrt *r, jbuf *b, jval v)
 
 static int repr_view(jrt *r, jbuf *b, jval v)
 {
-    jval items = {.kind = J_LIST}, seq;
+    jval items;
     size_t n;
-    int rc = jval_seq(r, J_LIST, 0, &seq);
-    items = seq;
+    int rc = jval_seq(r, J_LIST, 0, &items);
     if (rc == 0)
         rc = jiter_all(r, v, &items.seq->v, &n);
     if (rc == 0)

@@ -26,7 +26,7 @@ static void put_text(tok_stream *s, const char *text, size_t len, buf *out)
 {
     const char *strip = s->t->dec.strip;
     size_t k = strip != NULL ? strlen(strip) : 0;
-    while (s->strip > 0 && len >= k && memcmp(text, strip, k) == 0) {
+    while (strip != NULL && s->strip > 0 && len >= k && memcmp(text, strip, k) == 0) {
         s->strip--;
         text += k;
         len -= k;

@@ -77,8 +77,9 @@ static void draw(progress *p, const progress_now *now)
     int room = columns() - n - 3;
     int width = room > MAX_BAR ? MAX_BAR : room;
     int full = width > 0 ? (int)(width * now->step / (now->total > 0 ? now->total : 1)) : 0;
+    size_t at = 0;
     for (int i = 0; i < width; i++)
-        strcat(bar, i < full ? "█" : "·");
+        at += (size_t)snprintf(bar + at, sizeof bar - at, "%s", i < full ? "█" : "·");
     fprintf(stderr, "\r\033[K%s%s", bar, text);
     fflush(stderr);
     p->drawn = true;

@@ -9,3 +9,9 @@
 #include "core/base/file.h"
 #define file_error(e, path, verb) (file_error(e, path, verb), HONE_EIO)
 #endif
+#ifdef ANALYZE_JINJA
+#include "core/text/jinja_int.h"
+#define jrt_fail(r, ...) (jrt_fail(r, __VA_ARGS__), HONE_EINVAL)
+#define jrt_fail_code(r, code, ...) (jrt_fail_code(r, code, __VA_ARGS__), (code))
+#define jparse_fail(p, code, ...) (jparse_fail(p, code, __VA_ARGS__), (code))
+#endif
