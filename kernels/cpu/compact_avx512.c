@@ -39,8 +39,8 @@ SIMD_FN void next_step(reader *r, __m512i w[4])
         __m512i s = _mm512_loadu_si512(r->at + (ptrdiff_t)64 * i);
         /* exponent, mantissa, sign: one turn to the right brings the sign to the front */
         __m512i a = _mm512_unpacklo_epi8(s, e), b = _mm512_unpackhi_epi8(s, e);
-        w[2 * i] = _mm512_shrdi_epi16(a, a, 1);
-        w[2 * i + 1] = _mm512_shrdi_epi16(b, b, 1);
+        w[i * (ptrdiff_t)2] = _mm512_shrdi_epi16(a, a, 1);
+        w[i * (ptrdiff_t)2 + 1] = _mm512_shrdi_epi16(b, b, 1);
     }
     r->at += COMPACT_STEP_BYTES;
 }
@@ -72,7 +72,7 @@ SIMD_FN void mv_rows(const vec_mv *a, const cpu_compact_panel *c, const int rows
     for (int i = 0; i < rows; i++)
         UNROLL
     for (int v = 0; v < 4; v++)
-        _mm512_storeu_ps(a->y + i * VEC_MV_COLS + v * VL, acc[i][v]);
+        _mm512_storeu_ps(a->y + (ptrdiff_t)i * VEC_MV_COLS + (ptrdiff_t)v * VL, acc[i][v]);
 }
 
 void cpu_compact_mv(const vec_mv *a, const cpu_compact_panel *c)
