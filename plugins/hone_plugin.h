@@ -314,7 +314,7 @@ static inline int hone_text_next(const hone_host *h, const hone_value *record, h
         if (t->text == NULL)
             continue;
         if (i < 3)
-            strcpy(t->field, fields[i]);
+            snprintf(t->field, sizeof t->field, "%s", fields[i]);
         else
             snprintf(t->field, sizeof t->field, "messages[%lu].content", (unsigned long)(i - 3));
         t->next++;

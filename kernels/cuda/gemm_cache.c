@@ -117,19 +117,32 @@ char *gemm_choices_format(const gemm_choices *t, size_t *len)
     return out;
 }
 
+static bool take(const char **p, int base, uint64_t most, uint64_t *out)
+{
+    char *end;
+    errno = 0;
+    *out = strtoull(*p, &end, base);
+    bool ok = end != *p && errno == 0 && *out <= most;
+    *p = end;
+    return ok;
+}
+
 static bool read_line(gemm_choice *c, const char *line)
 {
-    int at = 0;
-    if (sscanf(line, "%" SCNd64 " %" SCNd64 " %" SCNd64 " %" SCNx32 "%n", &c->key.m, &c->key.n,
-               &c->key.k, &c->key.kind, &at) != 4)
-        return false;
-    for (int w = 0; w < WORDS; w++) {
-        int n = 0;
-        if (sscanf(line + at, " %" SCNx64 "%n", &c->algo.data[w], &n) != 1)
+    uint64_t size[3], kind;
+    for (int i = 0; i < 3; i++)
+        if (!take(&line, 10, INT64_MAX, &size[i]))
             return false;
-        at += n;
-    }
-    return line[at] == '\0' && c->key.m > 0 && c->key.n > 0 && c->key.k > 0;
+    if (!take(&line, 16, UINT32_MAX, &kind))
+        return false;
+    c->key = (gemm_key){.m = (int64_t)size[0],
+                        .n = (int64_t)size[1],
+                        .k = (int64_t)size[2],
+                        .kind = (uint32_t)kind};
+    for (int w = 0; w < WORDS; w++)
+        if (!take(&line, 16, UINT64_MAX, &c->algo.data[w]))
+            return false;
+    return *line == '\0' && c->key.m > 0 && c->key.n > 0 && c->key.k > 0;
 }
 
 /* The lines between the heading and the sum; false when there is something else. */
