@@ -7,6 +7,7 @@
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 static const char filter[] =
     "plugin {name = 'short', version = '1.2', summary = 'drops short answers',\n"
@@ -348,7 +349,7 @@ typedef struct worker {
     aid_lua *a;
     atomic_bool *stop;
     int wrong;
-    int64_t calls;
+    atomic_long calls;
 } worker;
 
 static void *call_often(void *arg)
@@ -359,7 +360,7 @@ static void *call_often(void *arg)
         int rc = hook_emit(w->a->hooks, HOOK_SERVE_PROMPT, &data, NULL);
         const char *text = json_string_value(json_object_get(data, "text"));
         w->wrong += rc != 0 || text == NULL || (text[0] != 'a' && text[0] != 'b');
-        w->calls++;
+        atomic_fetch_add(&w->calls, 1);
         json_decref(data);
     }
     return NULL;
@@ -390,11 +391,13 @@ static void test_reload_under_load(void **state)
                                    : SAYS("a"));
         assert_int_equal(lua_plugin_reload(a.plugin, NULL, NULL), 0);
     }
+    for (int i = 0; i < WORKERS; i++)
+        while (atomic_load(&w[i].calls) == 0) /* a busy machine has not let it yet */
+            usleep(1000);
     atomic_store(&stop, true);
     for (int i = 0; i < WORKERS; i++) {
         pthread_join(t[i], NULL);
         assert_int_equal(w[i].wrong, 0);
-        assert_true(w[i].calls > 0);
     }
     json_t *stats = lua_plugin_stats(a.plugin);
     int64_t states = json_integer_value(json_object_get(stats, "states"));
