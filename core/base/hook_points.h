@@ -98,7 +98,8 @@
       "\"body\": {\"messages\": [{\"role\": \"user\", \"content\": \"Hi\"}], \"max_tokens\": " \
       "16}}") \
     X(SERVE_ROUTE, "serve.route", 1, 0, 1, 1, 1000, \
-      "which model answers: alias becomes one of aliases", \
+      "which model answers to the name in model: alias becomes one of aliases, the names that are " \
+      "served (one: name in the settings); any other is refused", \
       "{\"request_id\": \"req-1\", \"key_id\": \"k1\", \"model\": \"support\", \"alias\": " \
       "\"support\", \"aliases\": [\"support\"]}") \
     X(SERVE_PROMPT, "serve.prompt", 1, 1, 1, 1, 5000, \

@@ -67,6 +67,23 @@ static bool take_model(http_req *r, http_gen *g)
     return true;
 }
 
+/* What a subscriber made of alias: a name that is served, or what the client asked for, which
+ * check_model judges. Another artefact is served where the alias `live` points at it. */
+static int take_route(http_gen *g, const char *asked, const json_t *said, hone_err *e)
+{
+    const char *alias = json_string_value(said), *name = g->m->name;
+    if (alias == NULL)
+        return hone_fail(e, HONE_EFORMAT, "serve.route: the alias is no text");
+    if (strcmp(alias, name) == 0)
+        g->p.model = name;
+    else if (strcmp(alias, asked) != 0)
+        return hone_fail(e, HONE_EFORMAT,
+                         "serve.route: the plugin routes to '%.100s', which is not served here: "
+                         "one of aliases must be chosen, and that is '%s' alone",
+                         alias, name);
+    return 0;
+}
+
 /* Subscribers say which of the names that are served answers to what was asked for. */
 static bool ask_route(http_req *r, http_gen *g)
 {
@@ -78,13 +95,8 @@ static bool ask_route(http_req *r, http_gen *g)
         json_pack("{s:s, s:s?, s:s?, s:s, s:[s]}", "request_id", r->id, "key_id",
                   http_req_key_id(r), "model", g->p.model, "alias", asked, "aliases", name);
     int rc = hook_emit(r->srv->hooks, HOOK_SERVE_ROUTE, &data, &e);
-    const char *alias = json_string_value(json_object_get(data, "alias"));
-    bool known = alias != NULL && strcmp(alias, name) == 0;
-    if (rc == 0 && !known && (alias == NULL || strcmp(alias, asked) != 0))
-        rc = hone_fail(&e, HONE_EFORMAT, "serve.route: '%.100s' is not served",
-                       alias != NULL ? alias : "what is no text");
-    if (rc == 0 && known)
-        g->p.model = name;
+    if (rc == 0)
+        rc = take_route(g, asked, json_object_get(data, "alias"), &e);
     json_decref(data);
     if (rc != 0)
         http_reply_error(r, HTTP_INTERNAL, NULL, "%s", e.msg);

@@ -278,6 +278,46 @@ kill -TERM $server
 wait $server || fail "the server: status $?"
 trap - EXIT
 
+# ---- one that never comes back, or routes to nowhere, in a server: it goes on, and ends in order
+cat >where.lua <<'END'
+plugin {name = 'where', version = '1.0.0', summary = 'routes'}
+on('serve.route', function(route) if route.model == 'far' then return 'away' end end)
+END
+cat >hone3.yaml <<END
+model: $top/examples/model
+listen: 127.0.0.1:0
+state_dir: state3
+insecure_no_auth: true
+plugins:
+  - {path: stuck/stuck.so, pinned: false, hang_seconds: 0.2, settings: {at: serve.response}}
+  - {path: where.lua, pinned: false}
+END
+"$HONE" serve hone3.yaml 2>server.log &
+server=$!
+trap 'kill $server 2>/dev/null' EXIT
+for _ in $(seq 300); do
+    url=$(grep -o 'http://[0-9.:]*' server.log | head -n 1)
+    [ -n "$url" ] && curl -fs "$url/health/ready" >/dev/null && break
+    kill -0 $server 2>/dev/null || fail "the server ended: $(tail -n 1 server.log)"
+    sleep 0.1
+done
+curl -s --max-time 60 "$url/v1/chat/completions" -H 'Content-Type: application/json' \
+    -d '{"model": "far", "messages": [{"role": "user", "content": "Hi"}]}' >answer.json
+has answer.json internal_error
+has server.log "serve.route: the plugin routes to 'away', which is not served here: one of aliases"
+ask 'And of the Uno?' >answer.json
+has answer.json internal_error
+has server.log "stuck failed: its call at serve.response did not come back within"
+ask 'And of the Uno?' >answer.json
+has server.log "stuck is out: its call at serve.response did not come back within"
+curl -fs "$url/health/live" >/dev/null || fail "the server is gone"
+curl -s "$url/metrics" >metrics
+has metrics 'hone_plugin_out{plugin="stuck",hook="serve.response"} 1'
+kill -TERM $server
+wait $server || fail "the server: status $?"
+trap - EXIT
+has server.log "plugin stuck 1.0.0: a call of it never came back: it stays in memory"
+
 # ---- the reference
 "$HONE" plugin hooks --json >hooks.json || fail "hooks"
 grep -c '"name": "' hooks.json | grep -qx 30 || fail "not every hook is in the reference"
