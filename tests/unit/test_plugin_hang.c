@@ -17,7 +17,7 @@ enum { LIMIT_MS = 60 };
 
 #ifdef __SANITIZE_ADDRESS__
 /* What a lost call holds stays for ever, by design. */
-const char *__asan_default_options(void);
+__attribute__((visibility("default"))) const char *__asan_default_options(void);
 const char *__asan_default_options(void)
 {
     return "detect_leaks=0";
