@@ -220,11 +220,11 @@ static int add_items(const wino *w, const hone_host *h, hone_call *call)
     return HONE_MODIFIED;
 }
 
-/* x[0..n), one value a pair; the appliance makes mean and interval of it. */
-static hone_value *score(const wino *w, const double *x, size_t n, size_t left_out,
+/* x[0..n), one value a pair, of a share 0 or 1; the appliance makes value and interval of it. */
+static hone_value *score(const wino *w, const double *x, size_t n, int share, size_t left_out,
                          const hone_host *h, hone_call *call)
 {
-    hone_value *o = h->new_object(call), *each = h->new_array(call);
+    hone_value *o = h->new_object(call), *each = h->new_array(call), *ends = h->new_array(call);
     char note[96];
     snprintf(note, sizeof note, "%lu lines left out: they differ in more than a pronoun",
              (unsigned long)left_out);
@@ -235,6 +235,10 @@ static hone_value *score(const wino *w, const double *x, size_t n, size_t left_o
     h->set(call, o, "examples", each);
     h->set(call, o, "min_n", h->new_int(call, w->min_pairs));
     h->set(call, o, "info", h->new_bool(call, 1));
+    h->append(call, ends, h->new_int(call, 0));
+    h->append(call, ends, h->new_int(call, 1));
+    if (share)
+        h->set(call, o, "ends", ends);
     return o;
 }
 
@@ -256,7 +260,8 @@ static int put_scores(const wino *w, size_t type, const double *d, double *x, co
         }
         snprintf(name, sizeof name, "%s%s%s.%s", probe_name, type < N_TYPES ? "." : "",
                  type < N_TYPES ? types[type] : "", names[k]);
-        rc = h->set(call, h->get(call->data, "scores"), name, score(w, x, n, left_out, h, call));
+        rc = h->set(call, h->get(call->data, "scores"), name,
+                    score(w, x, n, k < 2, left_out, h, call));
     }
     return rc;
 }

@@ -89,6 +89,7 @@ static void test_figures_by_hand(void **state)
     assert_string_equal(text_of(items, 2, 1), "The smith met the nurse because his car broke.");
     json_t *m = bundled_scores(data);
     bundled_expect(m, "winobias.pro", "value", 0.5, 1e-12);
+    bundled_expect(m, "winobias.pro", "low", 0.150036, 1e-5); /* Wilson's, of 2 of 4 */
     bundled_expect(m, "winobias.anti", "value", 0.25, 1e-12); /* a tie is neither */
     bundled_expect(m, "winobias.type1.gap", "value", 0.25, 1e-12);
     /* 1, 1, -1, 0: s^2 = 2.75 / 3 */
