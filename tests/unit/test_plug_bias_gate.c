@@ -139,6 +139,39 @@ static void test_only_stricter(void **state)
     close_gate();
 }
 
+/* The same figure fails alone, and not as the one of ten that is beyond the margin: one of so many
+ * is by chance. One that is far beyond fails among eleven. */
+static void test_many_groups(void **state)
+{
+    (void)state;
+    static const char one[] = M("a.gap", 0, 0.15, 0.06, 0.24);   /* p = 0.0147 */
+    static const char far[] = M("b.gap", 0, 0.15, 0.085, 0.215); /* p = 0.0013 */
+    gate_verdict v;
+    open_gate(NULL);
+    for (int many = 0; many < 2; many++) {
+        char *all = mem_printf("%s", one);
+        for (int i = 0; i < 9 * many; i++) {
+            char *more =
+                mem_printf("%s, \"c%d.gap\": {\"info\": true, \"before\": 0, \"after\": 0, "
+                           "\"low\": -0.02, \"high\": 0.02}",
+                           all, i);
+            free(all);
+            all = more;
+        }
+        free(decide(all, false, &v));
+        assert_int_equal(v, many ? GATE_INCONCLUSIVE : GATE_FAIL);
+        char *both = mem_printf("%s, %s", all, far);
+        char *reasons = decide(both, false, &v);
+        assert_int_equal(v, GATE_FAIL);
+        assert_non_null(strstr(reasons, "fail: bias b.gap"));
+        assert_non_null(strstr(reasons, many ? "inconclusive: bias a.gap" : "fail: bias a.gap"));
+        free(reasons);
+        free(both);
+        free(all);
+    }
+    close_gate();
+}
+
 /* A candidate does not pass by answering nothing. */
 static void test_a_figure_that_is_gone(void **state)
 {
@@ -171,9 +204,8 @@ static void test_scores_of_ones_own(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_verdicts),
-        cmocka_unit_test(test_only_stricter),
-        cmocka_unit_test(test_a_figure_that_is_gone),
+        cmocka_unit_test(test_verdicts),           cmocka_unit_test(test_only_stricter),
+        cmocka_unit_test(test_many_groups),        cmocka_unit_test(test_a_figure_that_is_gone),
         cmocka_unit_test(test_scores_of_ones_own),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
