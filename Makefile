@@ -283,6 +283,9 @@ BENCH_GPU := $(addprefix $B/tests/bench/bench_,model card)
 bench-gpu: all $(BENCH_GPU)  ## the card beside transformers and PEFT, in one run
 	@tests/bench/gpu/run $B
 
+first-gpu: all $(UNIT_BIN) $(BENCH_GPU)  ## both, within nine minutes and in one report
+	@tests/gpu/first $B
+
 lint:  ## layers, headers, sizes, format, names in the documents
 	@CC="$(CC)" tests/lint/run
 
@@ -314,7 +317,7 @@ clean:  ## remove every build folder
 help:  ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 
-.PHONY: all cuda emu test-gpu bench-gpu need deps deps-dev test test-run asan ubsan tsan \
+.PHONY: all cuda emu test-gpu bench-gpu first-gpu need deps deps-dev test test-run asan ubsan tsan \
         valgrind e2e fault fuzz fuzz-run bench lint tidy demo bundle install clean help
 .DEFAULT_GOAL := all
 .DELETE_ON_ERROR:

@@ -2,10 +2,12 @@
  * packed segments, loss on every token, clipping and AdamW), prefill and decode.
  *
  *     bench_model                                    SmolLM2-135M on 2 CPU threads, f32 and bf16
- *     bench_model --device cuda --dtype bf16 --shape llama-3.1-8b --tokens 16384 --seq 2048
- *         [--do train,prefill,decode] [--batch 8] [--context 1024] [--steps 20] [--json]
+ *     bench_model --device cuda --dtype bf16 --shape llama-3.1-8b --tokens 16384 --seq 2048,4096
+ *         [--do train,prefill,decode] [--batch 1,8,64] [--context 1024] [--steps 20] [--json]
  *         [--recompute none|selective|full] [--threads N]
  *
+ * Lists are gone through one after the other: steps and prefill of each seq, decode of each batch.
+ * Where a step does not fit the device without recomputation, the next kind is taken and said.
  * Rates are of the median step after the warm-up, prefill and decode of the best run. "of peak" is
  * the work by the formula 4 N (forward and gradient of the input, no gradient of the frozen
  * weights) over --peak TFLOP/s. */
@@ -23,11 +25,16 @@
 #include <string.h>
 #include <sys/resource.h>
 
-enum { RANK = 16, BLOCK = 16, DECODED = 32, ROUNDS = 5, MAX_STEPS = 1000 };
+enum { RANK = 16, BLOCK = 16, DECODED = 32, ROUNDS = 5, MAX_STEPS = 1000, MAX_LIST = 8 };
+
+typedef struct list {
+    int64_t at[MAX_LIST]; /* 0 after the last */
+} list;
 
 typedef struct options {
     const char *device, *dtype, *shape, *doing, *recompute;
-    int64_t threads, tokens, seq, batch, context, steps;
+    int64_t threads, tokens, context, steps;
+    list seq, batch;
     double peak;
     bool json;
 } options;
@@ -47,7 +54,8 @@ typedef struct job {
     int64_t step;
     int32_t *ids, *pos, *target, *cu, *blocks;
     int n_seg;
-    int64_t seq_blocks;
+    int64_t seq, batch, seq_blocks; /* of what is measured now; blocks of a sequence */
+    const char *recompute;
 } job;
 
 static void check(int rc, const hone_err *e)
@@ -60,14 +68,13 @@ static void check(int rc, const hone_err *e)
 
 /* ---- the model ---- */
 
+static const char *const recomputes[] = {"none", "selective", "full"};
+
 static void make(job *j, bool backward)
 {
     hone_err e = {0};
     json_t *config;
-    static const char *const names[] = {"none", "selective", "full"};
     model_options o = {.dev = j->dev, .dtype = j->dtype, .backward = backward};
-    while (o.recompute < RECOMPUTE_FULL && strcmp(names[o.recompute], j->o->recompute) != 0)
-        o.recompute++;
     char *text = bench_shape_config(j->shape);
     check(js_parse(&config, text, strlen(text), &e), &e);
     double start = clock_seconds();
@@ -180,13 +187,13 @@ static void forward(job *j, int64_t batch, int64_t from, int64_t n)
 
 static void prefill(job *j)
 {
-    forward(j, 1, 0, j->o->seq);
+    forward(j, 1, 0, j->seq);
 }
 
 static void decode(job *j)
 {
     for (int i = 0; i < DECODED; i++)
-        forward(j, j->o->batch, j->o->context + i, 1);
+        forward(j, j->batch, j->o->context + i, 1);
 }
 
 static double best_of(void (*fn)(job *j), job *j)
@@ -231,18 +238,19 @@ static void report(const job *j, const char *what, double tokens, double seconds
     struct rusage use;
     getrusage(RUSAGE_SELF, &use);
     if (!j->o->json) {
-        printf("%-24s %9.1f tokens/s  (%.2f ms)", what, tokens / seconds, seconds * 1e3);
+        printf("%-8s %5lld x %-8lld %9.1f tokens/s  (%.2f ms)", what, (long long)j->batch,
+               (long long)j->seq, tokens / seconds, seconds * 1e3);
         if (share > 0)
             printf("  %.1f %% of peak", 100 * share);
         printf("\n%-24s %9.0f MB device, %.0f MB process\n", "peak memory",
                (double)j->dev->mem_peak / 1e6, (double)use.ru_maxrss / 1e3);
     } else {
         printf("{\"hone\":\"%s\",\"device\":\"%s\",\"shape\":\"%s\",\"dtype\":\"%s\","
-               "\"tokens\":%lld,\"seq\":%lld,\"batch\":%lld,\"tok_s\":%.1f,\"ms\":%.3f,"
-               "\"share\":%.4f,\"peak_gib\":%.3f}\n",
-               what, j->dev->name, j->shape->name, kern_dtype_name(j->dtype),
-               (long long)j->o->tokens, (long long)j->o->seq, (long long)j->o->batch,
-               tokens / seconds, seconds * 1e3, share, (double)j->dev->mem_peak / 1073741824.0);
+               "\"seq\":%lld,\"batch\":%lld,\"tok_s\":%.1f,\"ms\":%.3f,\"share\":%.4f,"
+               "\"recompute\":\"%s\",\"peak_gib\":%.3f}\n",
+               what, j->dev->name, j->shape->name, kern_dtype_name(j->dtype), (long long)j->seq,
+               (long long)j->batch, tokens / seconds, seconds * 1e3, share, j->recompute,
+               (double)j->dev->mem_peak / 1073741824.0);
     }
     fflush(stdout);
 }
@@ -253,55 +261,117 @@ static double train_share(const job *j, double seconds)
     return j->o->peak > 0 ? 4 * n * (double)j->o->tokens / seconds / (j->o->peak * 1e12) : 0;
 }
 
-static void run_train(job *j)
+/* Segments of `seq` tokens. */
+static void cut(job *j, int64_t seq)
+{
+    const options *o = j->o;
+    j->seq = seq;
+    j->batch = (o->tokens + seq - 1) / seq;
+    j->cu = mem_resize(j->cu, (size_t)(j->batch + 1) * sizeof *j->cu);
+    j->n_seg = 0;
+    j->cu[0] = 0;
+    while (j->cu[j->n_seg] < o->tokens) {
+        int64_t end = j->cu[j->n_seg] + seq;
+        j->cu[++j->n_seg] = (int32_t)(end < o->tokens ? end : o->tokens);
+    }
+    for (int64_t i = 0; i < o->tokens; i++)
+        j->pos[i] = (int32_t)(i % seq);
+}
+
+/* As asked for, or the first kind of recomputation after it that fits. */
+static void reserve(job *j)
 {
     hone_err e = {0};
-    make(j, true);
+    int kind = 0, rc;
+    while (kind < RECOMPUTE_FULL && strcmp(recomputes[kind], j->o->recompute) != 0)
+        kind++;
+    do {
+        model_recompute_set(j->m, (model_recompute)kind);
+        j->recompute = recomputes[kind];
+        rc = model_reserve(j->m, j->o->tokens, &e);
+        if (rc == 0)
+            rc = model_warm(j->m, j->o->tokens, true, &e);
+    } while (rc == HONE_ENOMEM && kind++ < RECOMPUTE_FULL);
+    check(rc, &e);
+}
+
+static void run_train(job *j)
+{
     add_terms(j);
-    check(model_reserve(j->m, j->o->tokens, &e), &e);
-    check(model_warm(j->m, j->o->tokens, true, &e), &e);
-    double t = median_step(j);
-    report(j, "LoRA step", (double)j->o->tokens, t, train_share(j, t));
-    drop_model(j);
+    cut(j, j->o->seq.at[0]);
+    reserve(j);
+    for (const int64_t *seq = j->o->seq.at; *seq > 0; seq++) {
+        cut(j, *seq);
+        double t = median_step(j);
+        report(j, "train", (double)j->o->tokens, t, train_share(j, t));
+    }
 }
 
 static void run_serve(job *j, bool pre, bool dec)
 {
     hone_err e = {0};
-    make(j, false);
-    check(model_kv_open(&j->kv, j->m, j->o->batch * j->seq_blocks, BLOCK, &e), &e);
-    if (pre)
-        report(j, "prefill", (double)j->o->seq, best_of(prefill, j), 0);
-    if (dec)
-        report(j, "decode", (double)(DECODED * j->o->batch), best_of(decode, j), 0);
+    int64_t most = 1;
+    for (const int64_t *b = j->o->batch.at; *b > 0; b++)
+        most = *b > most ? *b : most;
+    check(model_kv_open(&j->kv, j->m, most * j->seq_blocks, BLOCK, &e), &e);
+    j->recompute = "";
+    j->batch = 1;
+    for (const int64_t *seq = j->o->seq.at; pre && *seq > 0; seq++) {
+        j->seq = *seq;
+        report(j, "prefill", (double)*seq, best_of(prefill, j), 0);
+    }
+    j->seq = j->o->context;
+    for (const int64_t *b = j->o->batch.at; dec && *b > 0; b++) {
+        j->batch = *b;
+        report(j, "decode", (double)(DECODED * *b), best_of(decode, j), 0);
+    }
+    model_kv_close(j->kv);
+    j->kv = NULL;
+}
+
+/* A card's weights serve both; the CPU packs others where there is a backward pass. */
+static void run_all(job *j)
+{
+    bool train = strstr(j->o->doing, "train") != NULL;
+    bool pre = strstr(j->o->doing, "prefill") != NULL, dec = strstr(j->o->doing, "decode") != NULL;
+    if (pre || dec) {
+        make(j, train && j->dev->records);
+        run_serve(j, pre, dec);
+    }
+    if (train && !j->dev->records)
+        drop_model(j);
+    if (train && j->m == NULL)
+        make(j, true);
+    if (train)
+        run_train(j);
     drop_model(j);
 }
 
 /* ---- set-up ---- */
 
-/* Random ids in segments of `seq`. */
+/* Random ids. */
 static void fill(job *j)
 {
     const options *o = j->o;
-    int64_t longest = o->tokens > o->batch * o->seq ? o->tokens : o->batch * o->seq;
-    int64_t reach = o->context + DECODED > o->seq ? o->context + DECODED : o->seq;
+    int64_t longest = o->tokens, reach = o->context + DECODED, most = 1;
     rng r = {.seed = 1};
+    for (const int64_t *seq = o->seq.at; *seq > 0; seq++) {
+        longest = *seq > longest ? *seq : longest;
+        reach = *seq > reach ? *seq : reach;
+    }
+    for (const int64_t *b = o->batch.at; *b > 0; b++)
+        most = *b > most ? *b : most;
+    longest = most > longest ? most : longest;
     j->seq_blocks = (reach + BLOCK - 1) / BLOCK;
     j->ids = mem_array((size_t)longest, sizeof *j->ids);
     j->pos = mem_array((size_t)longest, sizeof *j->pos);
     j->target = mem_array((size_t)longest, sizeof *j->target);
-    j->cu = mem_array((size_t)(o->tokens / o->seq + 2), sizeof *j->cu);
-    j->blocks = mem_array((size_t)(o->batch * j->seq_blocks), sizeof *j->blocks);
+    j->blocks = mem_array((size_t)(most * j->seq_blocks), sizeof *j->blocks);
     for (int64_t i = 0; i < longest; i++) {
         j->ids[i] = (int32_t)rng_below(&r, (uint64_t)j->shape->vocab);
         j->target[i] = (int32_t)rng_below(&r, (uint64_t)j->shape->vocab);
-        j->pos[i] = (int32_t)(i % o->seq);
     }
-    while (j->cu[j->n_seg] < o->tokens) {
-        int64_t end = j->cu[j->n_seg] + o->seq;
-        j->cu[++j->n_seg] = (int32_t)(end < o->tokens ? end : o->tokens);
-    }
-    for (int64_t i = 0; i < o->batch * j->seq_blocks; i++)
+    for (int64_t i = 0; i < most * j->seq_blocks; i++)
         j->blocks[i] = (int32_t)i;
 }
 
@@ -321,11 +391,7 @@ static void run(const options *o, kern_dtype dtype)
     fill(&j);
     if (!o->json)
         printf("%s, %s, %s\n", j.dev->name, o->shape, kern_dtype_name(dtype));
-    if (strstr(o->doing, "train") != NULL)
-        run_train(&j);
-    bool pre = strstr(o->doing, "prefill") != NULL, dec = strstr(o->doing, "decode") != NULL;
-    if (pre || dec)
-        run_serve(&j, pre, dec);
+    run_all(&j);
     kern_close(j.dev);
     free(j.ids);
     free(j.pos);
@@ -337,7 +403,7 @@ static void run(const options *o, kern_dtype dtype)
 typedef struct row {
     const char *name;
     size_t at;
-    char kind; /* s: text, i: whole number above 0, d: number, f: flag */
+    char kind; /* s: text, i: whole number above 0, l: some of them, d: number, f: flag */
 } row;
 
 /* clang-format off */
@@ -349,14 +415,29 @@ static const row rows[] = {
     {"--recompute", offsetof(options, recompute), 's'},
     {"--threads",   offsetof(options, threads),   'i'},
     {"--tokens",    offsetof(options, tokens),    'i'},
-    {"--seq",       offsetof(options, seq),       'i'},
-    {"--batch",     offsetof(options, batch),     'i'},
+    {"--seq",       offsetof(options, seq),       'l'},
+    {"--batch",     offsetof(options, batch),     'l'},
     {"--context",   offsetof(options, context),   'i'},
     {"--steps",     offsetof(options, steps),     'i'},
     {"--peak",      offsetof(options, peak),      'd'},
     {"--json",      offsetof(options, json),      'f'},
 };
 /* clang-format on */
+
+static bool take_list(list *l, const char *text)
+{
+    char *end;
+    *l = (list){{0}};
+    for (int n = 0; n + 1 < MAX_LIST; n++) {
+        l->at[n] = strtoll(text, &end, 10);
+        if (end == text || l->at[n] < 1)
+            return false;
+        if (*end == '\0')
+            return true;
+        text = end + (*end == ',');
+    }
+    return false;
+}
 
 static bool take(options *o, const row *r, const char *value)
 {
@@ -371,6 +452,8 @@ static bool take(options *o, const row *r, const char *value)
         *(const char **)(void *)p = value;
         return true;
     }
+    if (r->kind == 'l')
+        return take_list((list *)(void *)p, value);
     double d = strtod(value, &end);
     if (*end != '\0' || d <= 0)
         return false;
@@ -403,8 +486,8 @@ int main(int argc, char **argv)
                  .recompute = "selective",
                  .threads = 2,
                  .tokens = 512,
-                 .seq = 512,
-                 .batch = 1,
+                 .seq = {{512}},
+                 .batch = {{1}},
                  .context = 256,
                  .steps = 5};
     if (!parse(&o, argc, argv)) {

@@ -116,7 +116,7 @@ def main():
     p.add_argument("--static", action="store_true")
     a = p.parse_args()
     out = {"peer": "transformers+peft", "what": a.what, "shape": a.shape, "batch": a.batch,
-           "seq": a.seq, "torch": torch.__version__}
+           "seq": a.seq, "context": a.context, "torch": torch.__version__}
     out.update(train(a) if a.what == "train" else decode(a))
     if a.device == "cuda":
         out["peak_gib"] = torch.cuda.max_memory_allocated() / 2**30
