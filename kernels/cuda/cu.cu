@@ -20,14 +20,46 @@ int cu_fail(kern_dev *d, int code, const char *fmt, ...)
     return code;
 }
 
+/* What to do about an error. After most of these nothing works any more in this process. */
+static const char *advice(cudaError_t rc)
+{
+    static const char other[] = "; the backend has no code for this card: build it with CUDA_ARCH "
+                                "naming it, or use --device cpu";
+    static const char held[] = "; another process may hold the card: see nvidia-smi";
+    static const char lost[] =
+        "; the card has ended this process's work: start it again (training "
+        "goes on from its last checkpoint), and see dmesg if it happens twice";
+    static const struct {
+        cudaError_t rc;
+        const char *text;
+    } rows[] = {{cudaErrorNoKernelImageForDevice, other},
+                {cudaErrorInvalidDeviceFunction, other},
+                {cudaErrorUnsupportedPtxVersion, other},
+                {cudaErrorDevicesUnavailable, held},
+                {cudaErrorSystemNotReady, held},
+                {cudaErrorIllegalAddress, lost},
+                {cudaErrorMisalignedAddress, lost},
+                {cudaErrorIllegalInstruction, lost},
+                {cudaErrorInvalidAddressSpace, lost},
+                {cudaErrorInvalidPc, lost},
+                {cudaErrorHardwareStackError, lost},
+                {cudaErrorLaunchFailure, lost},
+                {cudaErrorLaunchTimeout, lost},
+                {cudaErrorECCUncorrectable, lost},
+                {cudaErrorUnknown, lost}};
+    for (const auto &r : rows)
+        if (r.rc == rc)
+            return r.text;
+    return "";
+}
+
 int cu_check(kern_dev *d, cudaError_t rc, const char *what)
 {
     if (rc == cudaSuccess)
         return 0;
     if (rc == cudaErrorMemoryAllocation)
         return cu_fail(d, KERN_ENOMEM, "%s: no memory on the card", what);
-    return cu_fail(d, KERN_EDEVICE, "%s: %s (%s)", what, cudaGetErrorString(rc),
-                   cudaGetErrorName(rc));
+    return cu_fail(d, KERN_EDEVICE, "%.60s: %.60s%s", what, cudaGetErrorString(rc), advice(rc));
 }
 
 /* ---- checks ---------------------------------------------------------------------------------- */

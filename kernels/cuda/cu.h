@@ -119,9 +119,8 @@ template <typename... P, typename... A>
 static inline int cu_launch_smem(kern_dev *d, const char *what, void (*kernel)(P...), dim3 grid,
                                  dim3 block, size_t smem, A... a)
 {
-    (void)d;
     emu::submit([=] { emu::run(what, grid, block, smem, [=] { kernel(a...); }); });
-    return 0;
+    return cu_check(d, cudaGetLastError(), what);
 }
 #else
 /* Launches on the device's stream. what: "op kernel", for the message. smem: dynamic shared memory;

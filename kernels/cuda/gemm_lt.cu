@@ -201,9 +201,7 @@ void cu_gemm_close(kern_dev *d)
         (void)cudaEventDestroy(s->stop);
     if (s->handle != NULL)
         (void)s->lt.Destroy(s->handle);
-    if (s->lib != NULL)
-        (void)dlclose(s->lib);
-    free(s);
+    free(s); /* the library stays: it has told the driver of its kernels */
     cu_of(d)->gemm = NULL;
 }
 

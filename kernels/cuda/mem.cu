@@ -66,8 +66,9 @@ static int retire(cu_dev *c, void *p)
     if (p == NULL)
         return 0;
     if (c->graphs == 0) {
+        int rc = cu_op_sync(d); /* what is queued may use it */
         cu_give(d, p);
-        return 0;
+        return rc;
     }
     if (!room((void **)&c->retired, c->n_retired, &c->cap_retired, sizeof *c->retired))
         return cu_fail(d, KERN_ENOMEM, "scratch: no memory");

@@ -9,7 +9,7 @@
  * turned round (EMU_ORDER=reverse or a number that seeds a shuffle) so that a missing barrier
  * changes the result. Host pointers are not device pointers here either: device memory is reserved
  * in an address range of its own. EMU_SHARED=BYTES gives blocks less shared memory, as on a smaller
- * card (101376: sm_89). */
+ * card (101376: sm_89); EMU_LOST=N loses the card after N kernels. */
 #include <math.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -285,8 +285,23 @@ typedef enum cudaError {
     cudaSuccess = 0,
     cudaErrorInvalidValue = 1,
     cudaErrorMemoryAllocation = 2,
+    cudaErrorInvalidConfiguration = 9,
+    cudaErrorDevicesUnavailable = 46,
+    cudaErrorInvalidDeviceFunction = 98,
     cudaErrorNoDevice = 100,
-    cudaErrorInvalidConfiguration = 9
+    cudaErrorNoKernelImageForDevice = 209,
+    cudaErrorECCUncorrectable = 214,
+    cudaErrorUnsupportedPtxVersion = 222,
+    cudaErrorIllegalAddress = 700,
+    cudaErrorLaunchTimeout = 702,
+    cudaErrorHardwareStackError = 714,
+    cudaErrorIllegalInstruction = 715,
+    cudaErrorMisalignedAddress = 716,
+    cudaErrorInvalidAddressSpace = 717,
+    cudaErrorInvalidPc = 718,
+    cudaErrorLaunchFailure = 719,
+    cudaErrorSystemNotReady = 802,
+    cudaErrorUnknown = 999
 } cudaError_t;
 typedef struct emu_stream *cudaStream_t;
 typedef struct emu_event *cudaEvent_t;

@@ -230,6 +230,17 @@ void open_memory(bool on)
 }
 } // namespace
 
+/* ---- a card that is lost -------------------------------------------------------------------- */
+
+static long kernels_run;
+
+/* From then on every call says so, as CUDA's do. */
+static cudaError_t lost()
+{
+    static const char *after = getenv("EMU_LOST");
+    return after != nullptr && kernels_run > atol(after) ? cudaErrorLaunchFailure : cudaSuccess;
+}
+
 /* ---- what kernels see ------------------------------------------------------------------------ */
 
 namespace emu
@@ -332,6 +343,9 @@ void run(const char *what, dim3 grid, dim3 block, size_t smem, const std::functi
         die("%s: launch of [%u, %u, %u] blocks of [%u, %u, %u] threads with %zu bytes", what,
             grid.x, grid.y, grid.z, block.x, block.y, block.z, smem);
     turn mine(busy);
+    kernels_run++;
+    if (lost() != cudaSuccess)
+        return;
     while (pool.size() < n)
         pool.push_back(fiber_new());
     static char *shared = (char *)aligned_alloc(1024, SHARED_MAX / 1024 * 1024 + 1024);
@@ -418,7 +432,7 @@ cudaError_t cudaStreamSynchronize(cudaStream_t s)
     if (s->capture != nullptr)
         return cudaErrorInvalidValue;
     arrive(s, SIZE_MAX);
-    return cudaSuccess;
+    return lost();
 }
 cudaError_t cudaStreamBeginCapture(cudaStream_t s, cudaStreamCaptureMode)
 {
@@ -479,7 +493,7 @@ cudaError_t cudaEventSynchronize(cudaEvent_t e)
 {
     if (e->stream != nullptr)
         arrive(e->stream, e->after);
-    return cudaSuccess;
+    return lost();
 }
 cudaError_t cudaStreamWaitEvent(cudaStream_t, cudaEvent_t, unsigned)
 {
@@ -497,6 +511,8 @@ cudaError_t cudaEventElapsedTime(float *ms, cudaEvent_t a, cudaEvent_t b)
 cudaError_t cudaMalloc(void **p, size_t n)
 {
     *p = nullptr;
+    if (lost() != cudaSuccess)
+        return lost();
     size_t grains = (n + GRAIN - 1) / GRAIN * GRAIN, len = (grains + PAGE - 1) / PAGE * PAGE;
     if (n == 0)
         return cudaSuccess;
@@ -554,7 +570,7 @@ cudaError_t cudaMemcpyAsync(void *dst, const void *src, size_t n, cudaMemcpyKind
 {
     if (kind == cudaMemcpyDeviceToHost) {
         emu::submit([=] { leave(dst, src, n, s); });
-        return cudaSuccess;
+        return lost();
     }
     emu::submit([=] {
         turn mine(busy);
@@ -562,7 +578,7 @@ cudaError_t cudaMemcpyAsync(void *dst, const void *src, size_t n, cudaMemcpyKind
         memmove(dst, src, n);
         open_memory(false);
     });
-    return cudaSuccess;
+    return lost();
 }
 cudaError_t cudaMemcpy2DAsync(void *dst, size_t dpitch, const void *src, size_t spitch,
                               size_t width, size_t height, cudaMemcpyKind, cudaStream_t)
@@ -574,7 +590,7 @@ cudaError_t cudaMemcpy2DAsync(void *dst, size_t dpitch, const void *src, size_t 
             memmove((char *)dst + r * dpitch, (const char *)src + r * spitch, width);
         open_memory(false);
     });
-    return cudaSuccess;
+    return lost();
 }
 cudaError_t cudaMemsetAsync(void *p, int v, size_t n, cudaStream_t)
 {
@@ -584,7 +600,7 @@ cudaError_t cudaMemsetAsync(void *p, int v, size_t n, cudaStream_t)
         memset(p, v, n);
         open_memory(false);
     });
-    return cudaSuccess;
+    return lost();
 }
 
 cudaError_t cudaMemset2DAsync(void *p, size_t pitch, int v, size_t width, size_t height,
@@ -597,7 +613,7 @@ cudaError_t cudaMemset2DAsync(void *p, size_t pitch, int v, size_t width, size_t
             memset((char *)p + r * pitch, v, width);
         open_memory(false);
     });
-    return cudaSuccess;
+    return lost();
 }
 
 /* ---- the card -------------------------------------------------------------------------------- */
@@ -607,6 +623,7 @@ const char *cudaGetErrorString(cudaError_t e)
     return e == cudaSuccess                 ? "no error"
            : e == cudaErrorMemoryAllocation ? "out of memory"
            : e == cudaErrorNoDevice         ? "no CUDA-capable device is detected"
+           : e == cudaErrorLaunchFailure    ? "unspecified launch failure"
                                             : "invalid argument";
 }
 const char *cudaGetErrorName(cudaError_t e)
@@ -615,7 +632,7 @@ const char *cudaGetErrorName(cudaError_t e)
 }
 cudaError_t cudaGetLastError(void)
 {
-    return cudaSuccess;
+    return lost();
 }
 cudaError_t cudaGetDeviceCount(int *n)
 {

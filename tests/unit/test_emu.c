@@ -196,6 +196,54 @@ static void a_recorded_step_reads_its_arrays_anew(void **state)
     free(build);
 }
 
+/* ---- a card that is lost ------------------------------------------------------------------- */
+
+/* Every op says so, and what to do; a device of a lost card can be closed. Ends with 0 when all is
+ * as it must be: in a process of its own, for the emulated card reads its environment once. */
+static void lose_a_card(void *lib)
+{
+    char err[256];
+    kern_dev *d;
+    kern_read *r = NULL;
+    float x[4] = {1, 2, 3, 4};
+    setenv("HONE_CUDA_LIB", lib, 1);
+    setenv("EMU_LOST", "1", 1);
+    if (kern_open(&d, "cuda", NULL, err) != 0)
+        exit(1);
+    void *p = device_copy(d, x, sizeof x);
+    kern_tensor t = kern_mat(KERN_F32, 1, 4, p);
+    int first = kern_do(d, add, &t, &t), second = kern_do(d, add, &t, &t);
+    if (first != 0 || second != KERN_EDEVICE)
+        exit(2);
+    fprintf(stderr, "%s\n", d->err);
+    int begun = kern_do(d, read_begin, p, sizeof x, &r);
+    int waited = kern_do(d, sync), had = kern_do(d, read, x, p, sizeof x);
+    if (begun != KERN_EDEVICE || r != NULL || waited != KERN_EDEVICE || had != KERN_EDEVICE)
+        exit(3);
+    fprintf(stderr, "%s\n", d->err);
+    kern_close(d);
+    exit(0);
+}
+
+static void a_lost_card_is_told_with_what_to_do(void **state)
+{
+    (void)state;
+    char *build, *lib;
+    int status = 0;
+    find(&build, &lib);
+    char *said = aid_stderr(lose_a_card, lib, &status);
+    assert_int_equal(status, 0);
+    assert_string_equal(said, "add: unspecified launch failure; the card has ended this process's "
+                              "work: start it again (training goes on from its last checkpoint), "
+                              "and see dmesg if it happens twice\n"
+                              "read: unspecified launch failure; the card has ended this process's "
+                              "work: start it again (training goes on from its last checkpoint), "
+                              "and see dmesg if it happens twice\n");
+    free(said);
+    free(lib);
+    free(build);
+}
+
 /* ---- logits that are no numbers -------------------------------------------------------------- */
 
 /* Rows of NaN, and of NaN among numbers, are refused whatever is asked for; nothing else happens.
@@ -242,6 +290,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_op_in_two_orders),
         cmocka_unit_test(products_keep_the_algorithm_of_the_first_run),
+        /* Before this process itself has opened the emulated card. */
+        cmocka_unit_test(a_lost_card_is_told_with_what_to_do),
         cmocka_unit_test(a_recorded_step_reads_its_arrays_anew),
         cmocka_unit_test(no_token_comes_from_what_is_no_number),
     };

@@ -72,7 +72,7 @@ def train(a):
         if step >= a.warmup:
             times.append(time.perf_counter() - start)
     seconds = statistics.median(times)
-    return {"tok_s": a.batch * a.seq / seconds, "ms": seconds * 1e3, "loss": float(loss)}
+    return {"tok_s": a.batch * a.seq / seconds, "ms": seconds * 1e3, "loss": loss.item()}
 
 
 def decode(a):
