@@ -255,15 +255,16 @@ static void run_block(const job *j, int s, int64_t t0, int kh, void *mem)
     attn_forward(f, &b, mem);
 }
 
-/* The last blocks, which see most keys, first. */
+/* One segment and key head after the other, so that its keys stay in the cache; the last blocks,
+ * which see most of them, first. */
 static void run_unit(void *arg, int64_t u, int thread)
 {
     const job *j = arg;
     const kern_attn *a = j->a;
-    int64_t t0 = (j->blocks - 1 - u / ((int64_t)a->n_seg * a->n_kv)) * j->f.tokens;
-    int s = (int)(u / a->n_kv % a->n_seg);
+    int64_t head = u / j->blocks, t0 = (j->blocks - 1 - u % j->blocks) * j->f.tokens;
+    int s = (int)(head / a->n_kv);
     if (t0 < length(a, s))
-        run_block(j, s, t0, (int)(u % a->n_kv), j->mem + (size_t)thread * j->each);
+        run_block(j, s, t0, (int)(head % a->n_kv), j->mem + (size_t)thread * j->each);
 }
 
 int cpu_attn(kern_dev *d, const kern_attn *a)

@@ -27,7 +27,8 @@ typedef struct plan {
     attn_form f;
     float *delta;   /* [n, n_q] rows of out . dout */
     float *dq;      /* [n_kv, n, heads, wide] */
-    progress *done; /* [tiles of keys of the longest segment, n_seg, n_kv] */
+    progress *done; /* [n_seg, n_kv, tiles] */
+    int64_t tiles;  /* of keys, of the longest segment */
     char *mem;
     size_t each;
 } plan;
@@ -225,24 +226,38 @@ static void tile_keys(tile *t)
 /* ---- units -----------------------------------------------------------------------------------
  */
 
+/* Unit u: a segment and key head, and a tile of keys. As many segments and heads as there are
+ * threads go through their tiles side by side, so that what a thread reads again stays in its
+ * cache. */
+static void find_unit(const plan *p, int64_t u, int64_t *head, int64_t *keys)
+{
+    int64_t heads = (int64_t)p->a->f.n_seg * p->a->f.n_kv, side = p->d->threads;
+    int64_t batch = u / (side * p->tiles) * side, n = heads - batch < side ? heads - batch : side;
+    int64_t i = u - batch * p->tiles;
+    *head = batch + i % n;
+    *keys = i / n;
+}
+
 static void run_unit(void *arg, int64_t u, int thread)
 {
     const plan *p = arg;
     const kern_attn *a = &p->a->f;
-    int64_t heads = (int64_t)a->n_seg * a->n_kv, j0 = u / heads * ATTN_TILE;
-    int s = (int)(u % heads / a->n_kv);
+    int64_t head, i;
+    find_unit(p, u, &head, &i);
+    int s = (int)(head / a->n_kv);
+    progress *done = p->done + head * p->tiles + i;
     tile t = {.p = p,
               .m = (grad_mem *)(void *)(p->mem + (size_t)thread * p->each),
               .c0 = a->cu[s],
-              .len = a->cu[s + 1] - a->cu[s],
-              .kh = (int)(u % a->n_kv),
-              .j0 = j0,
-              .done = &p->done[u],
-              .before = j0 > 0 ? &p->done[u - heads] : NULL};
-    if (j0 >= t.len)
+              .len = (int64_t)a->cu[s + 1] - a->cu[s],
+              .kh = (int)(head % a->n_kv),
+              .j0 = i * ATTN_TILE,
+              .done = done,
+              .before = i > 0 ? done - 1 : NULL};
+    if (t.j0 >= t.len)
         return;
     divide(&p->f, t.m);
-    t.keys = t.len - j0 < ATTN_TILE ? (int)(t.len - j0) : ATTN_TILE;
+    t.keys = t.len - t.j0 < ATTN_TILE ? (int)(t.len - t.j0) : ATTN_TILE;
     tile_keys(&t);
 }
 
@@ -310,11 +325,11 @@ static int check(kern_dev *d, const kern_attn_grad *a)
     return rc;
 }
 
-static int plan_make(kern_dev *d, const kern_attn_grad *a, int64_t units, plan *p)
+static int plan_make(kern_dev *d, const kern_attn_grad *a, int64_t tiles, plan *p)
 {
     void *mem, *delta, *dq, *done;
-    int64_t n = a->f.q.rows;
-    *p = (plan){.d = d, .a = a};
+    int64_t n = a->f.q.rows, units = tiles * a->f.n_seg * a->f.n_kv;
+    *p = (plan){.d = d, .a = a, .tiles = tiles};
     p->f = attn_form_of(d, a->f.q.dtype, a->f.n_q, a->f.n_kv, a->f.d);
     int rc = cpu_thread_mem(d, grad_bytes(&p->f), &mem, &p->each);
     if (rc == 0)
@@ -342,7 +357,7 @@ int cpu_attn_grad(kern_dev *d, const kern_attn_grad *a)
     int rc = check(d, a);
     if (rc != 0 || n == 0)
         return rc;
-    rc = plan_make(d, a, units, &p);
+    rc = plan_make(d, a, tiles, &p);
     if (rc != 0)
         return rc;
     cpu_rows(d, n, a->f.q.cols / 4, delta_rows, &p);
