@@ -318,9 +318,20 @@ typedef struct act_value {
     vf y, dy; /* act(g) and its derivative */
 } act_value;
 
-SIMD_FN act_value act_silu(vf g)
+/* 1 / (1 + e^-g), to 2^-14 of it where the result is rounded to bf16. */
+SIMD_FN vf act_sigmoid(vf g, const int bf)
 {
-    vf s = 1.0F / (1.0F + v_exp(-g));
+#if defined(__AVX512F__)
+    if (bf)
+        return (vf)_mm512_rcp14_ps((__m512)(1.0F + v_exp_short(-g)));
+#endif
+    (void)bf;
+    return 1.0F / (1.0F + v_exp(-g));
+}
+
+SIMD_FN act_value act_silu(vf g, const int bf)
+{
+    vf s = act_sigmoid(g, bf);
     return (act_value){g * s, s * (1.0F + g * (1.0F - s))};
 }
 
@@ -344,9 +355,9 @@ SIMD_FN act_value act_gelu(vf g)
     return (act_value){g * phi, phi + g * 0.39894228F * v_exp(-0.5F * g * g)};
 }
 
-SIMD_FN act_value act_of(const kern_act_kind kind, vf g)
+SIMD_FN act_value act_of(const kern_act_kind kind, vf g, const int bf)
 {
-    return kind == KERN_SILU        ? act_silu(g)
+    return kind == KERN_SILU        ? act_silu(g, bf)
            : kind == KERN_GELU_TANH ? act_gelu_tanh(g)
                                     : act_gelu(g);
 }
@@ -356,7 +367,7 @@ SIMD_FN void act_t(const kern_act_kind kind, const int bf, const void *gate, con
 {
     for (int64_t i = 0; i < n; i += VL) {
         int64_t m = step_of(i, n);
-        vf y = v_round(act_of(kind, get_n(gate, i, m, bf)).y, bf);
+        vf y = v_round(act_of(kind, get_n(gate, i, m, bf), bf).y, bf);
         put_n(h, i, m, y * get_n(up, i, m, bf), bf);
     }
 }
@@ -366,7 +377,7 @@ SIMD_FN void act_grad_t(const kern_act_kind kind, const int bf, const void *gate
 {
     for (int64_t i = 0; i < n; i += VL) {
         int64_t m = step_of(i, n);
-        act_value a = act_of(kind, get_n(gate, i, m, bf));
+        act_value a = act_of(kind, get_n(gate, i, m, bf), bf);
         vf u = get_n(up, i, m, bf), d = get_n(dh, i, m, bf), y = v_round(a.y, bf);
         put_n(dgate, i, m, d * u * a.dy, bf);
         put_n(dup, i, m, d * y, bf);
