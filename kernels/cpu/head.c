@@ -48,15 +48,16 @@ static void softmax_row(const chunk *c, int64_t i)
 {
     const cpu_vec *v = cpu_of(c->d)->vec;
     int64_t r = c->row[i], vocab = c->logits.cols;
-    float *l = cpu_at(&c->logits, i, 0), target = l[c->a->target[r]];
-    float max = v->max(l, vocab), sum = v->exp_sum(l, max, vocab);
-    c->a->logp[r] = target - max - logf(sum);
+    int32_t target = c->a->target[r];
+    kern_dtype t = c->a->w->compute;
+    float *l = cpu_at(&c->logits, i, 0), mine = l[target];
+    float max = v->max(l, vocab), sum = v->sum_exp(t, l, max, vocab);
+    c->a->logp[r] = mine - max - logf(sum);
     if (c->dl.data == NULL)
         return;
-    float coef = c->a->coef[r];
-    v->scale(coef / sum, l, vocab);
-    l[c->a->target[r]] -= coef;
-    v->from_f32(c->dl.dtype, l, cpu_at(&c->dl, i, 0), vocab);
+    float coef = c->a->coef[r], of_target = coef * expf(mine - max) / sum - coef;
+    v->scaled_exp(t, l, max, coef / sum, cpu_at(&c->dl, i, 0), vocab);
+    v->from_f32(t, &of_target, cpu_at(&c->dl, i, target), 1);
 }
 
 static void softmax_rows(void *arg, int64_t r0, int64_t r1, int thread)

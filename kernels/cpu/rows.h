@@ -430,6 +430,45 @@ static inline float row_exp_sum(float *x, float max, int64_t n)
     return v_sum(s);
 }
 
+SIMD_FN vf exp_of(vf x, const int bf)
+{
+    return bf ? v_exp_short(x) : v_exp(x);
+}
+
+SIMD_FN float sum_exp_t(const int bf, const float *x, float max, int64_t n)
+{
+    vf s = {0};
+    int64_t i = 0;
+    for (; i + VL <= n; i += VL)
+        s += exp_of(v_load(x + i) - max, bf);
+    float last[VL] = {0};
+    if (i < n)
+        v_put_part(last, 0, n - i, exp_of(v_get_part(x, i, n - i, 0) - max, bf), 0);
+    return v_sum(s + v_load(last));
+}
+
+static inline float row_sum_exp(kern_dtype t, const float *x, float max, int64_t n)
+{
+    return t == KERN_BF16 ? sum_exp_t(1, x, max, n) : sum_exp_t(0, x, max, n);
+}
+
+SIMD_FN void scaled_exp_t(const int bf, const float *x, float max, float scale, void *y, int64_t n)
+{
+    for (int64_t i = 0; i < n; i += VL) {
+        int64_t m = step_of(i, n);
+        put_n(y, i, m, exp_of(get_n(x, i, m, 0) - max, bf) * scale, bf);
+    }
+}
+
+static inline void row_scaled_exp(kern_dtype t, const float *x, float max, float scale, void *y,
+                                  int64_t n)
+{
+    if (t == KERN_BF16)
+        scaled_exp_t(1, x, max, scale, y, n);
+    else
+        scaled_exp_t(0, x, max, scale, y, n);
+}
+
 /* A NaN anywhere gives NaN or the greatest of the rest; the sum that follows is NaN in either case.
  */
 static inline float row_max(const float *x, int64_t n)

@@ -13,6 +13,7 @@
         .dots = row_dots, .dot = row_dot, .axpy = row_axpy, .scale = row_scale,                    \
         .add_to = row_add_to, .norm = row_norm, .norm_grad = row_norm_grad, .head = row_head, .head_grad = row_head_grad,                        \
         .act = row_act, .act_grad = row_act_grad, .exp_sum = row_exp_sum, .max = row_max,          \
+        .sum_exp = row_sum_exp, .scaled_exp = row_scaled_exp,                                      \
         .tile_rows = tile_rows, .transpose = tile_transpose, .weave = TILES_WEAVE, .soft = tile_soft,                      \
         .soft_grad = tile_soft_grad, .soft_grad_pairs = TILES_SOFT_GRAD_PAIRS,                     \
         .drop = row_drop, .adamw = row_adamw, .sumsq = row_sumsq,                                                    \

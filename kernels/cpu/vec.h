@@ -135,6 +135,10 @@ typedef struct cpu_vec {
                      const void *dh, void *dgate, void *dup, void *h, int64_t i);
     /* x[i] = exp(x[i] - max); returns the sum. */
     float (*exp_sum)(float *x, float max, int64_t n);
+    /* The sum of exp(x[i] - max), as well as a result of dtype t is worth. */
+    float (*sum_exp)(kern_dtype t, const float *x, float max, int64_t n);
+    /* y[i] = scale exp(x[i] - max), y of dtype t; y may be x. */
+    void (*scaled_exp)(kern_dtype t, const float *x, float max, float scale, void *y, int64_t n);
     float (*max)(const float *x, int64_t n);
     /* rows of n elements of dtype from, ld elements apart, into rows of `words` units of 4 bytes
      * that hold dtype to, padded with zeros. */
