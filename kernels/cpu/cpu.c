@@ -181,8 +181,9 @@ static void brand(char name[64])
     snprintf(name, 64, "CPU");
 #if defined(__x86_64__)
     uint32_t r[12];
-    for (uint32_t i = 0; i < 3; i++)
-        if (!__get_cpuid(0x80000002U + i, &r[i * 4], &r[i * 4 + 1], &r[i * 4 + 2], &r[i * 4 + 3]))
+    for (size_t i = 0; i < 3; i++)
+        if (!__get_cpuid(0x80000002U + (uint32_t)i, &r[i * 4], &r[i * 4 + 1], &r[i * 4 + 2],
+                         &r[i * 4 + 3]))
             return;
     memcpy(name, r, 48);
     name[48] = '\0';

@@ -216,7 +216,9 @@ static int execute(const cpu_dnnl *x, entry *e, int thread, const void *const p[
         if (st != dnnl_success)
             return (int)st;
         /* oneDNN takes inputs as pointers to what may change, too. */
-        dnnl_memory_set_data_handle(memory[i], (void *)(uintptr_t)p[i]);
+        void *data;
+        memcpy(&data, &p[i], sizeof data);
+        dnnl_memory_set_data_handle(memory[i], data);
         args[n++] = (dnnl_exec_arg_t){names[i], memory[i]};
     }
     return (int)dnnl_primitive_execute(e->p, x->stream, n, args);
@@ -398,7 +400,7 @@ int cpu_product_dnnl(kern_dev *d, const cpu_mul *m)
 
 /* dw [out, in] += dy^T x, in blocks of outputs, over some tokens at a time: dy is transposed into
  * the thread's own memory. */
-enum { DW_OUTS = 128, DW_TOKENS = 1024, DW_TILE = 64 };
+enum { DW_OUTS = 128, DW_TOKENS = 1024, DW_TILE = 64, DW_AREA = DW_TILE * DW_TILE };
 
 typedef struct dw_job {
     cpu_dnnl *x;
@@ -416,15 +418,16 @@ typedef struct dw_job {
 static void transpose_tile(const dw_job *j, const kern_tensor *t, char *a, int64_t lda, float *tmp)
 {
     size_t e = kern_dtype_size(t->dtype), row = (size_t)t->cols * e;
-    float *tile = tmp, *woven = tmp + DW_TILE * DW_TILE, *out = woven + DW_TILE * DW_TILE;
+    float *tile = tmp, *woven = tmp + DW_AREA, *out = woven + DW_AREA;
     bool bf = t->dtype == KERN_BF16;
-    memset(tile, 0, DW_TILE * DW_TILE * sizeof *tile);
+    memset(tile, 0, DW_AREA * sizeof *tile);
     copy_rows((char *)tile, DW_TILE * e, t->data, (size_t)t->ld * e, row, t->rows);
     if (bf)
         j->v->weave((const uint16_t *)(const void *)tile, DW_TILE, DW_TILE, DW_TILE,
-                    (uint16_t *)(void *)woven, 2 * DW_TILE);
+                    (uint16_t *)(void *)woven, 2 * (int64_t)DW_TILE);
     j->v->transpose(bf ? woven : tile, DW_TILE, bf ? DW_TILE / 2 : DW_TILE, DW_TILE, out, DW_TILE);
-    copy_rows(a, (size_t)lda * e, (const char *)out, DW_TILE * 4, (size_t)t->rows * e, t->cols);
+    copy_rows(a, (size_t)lda * e, (const char *)out, sizeof(float) * DW_TILE, (size_t)t->rows * e,
+              t->cols);
 }
 
 static void dw_block(void *arg, int64_t i, int thread)
@@ -470,7 +473,8 @@ static int dw_ready(kern_dev *d, dw_job *j)
     }
     void *mem;
     j->pad = line(j->pad);
-    size_t a = DW_OUTS * DW_TOKENS * kern_dtype_size(j->b.dtype), tiles = 3 * DW_TILE * DW_TILE * 4;
+    size_t a = kern_dtype_size(j->b.dtype) * DW_OUTS * DW_TOKENS,
+           tiles = sizeof(float) * 3 * DW_AREA;
     int rc = cpu_thread_mem(d, j->pad + a + tiles, &mem, &j->each);
     j->mem = mem;
     return rc;

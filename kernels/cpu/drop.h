@@ -8,7 +8,7 @@
 #include "kernels/cpu/vec.h"
 
 /* As many counters at once as there are 64-bit lanes. */
-enum { DROP_LANES = VL / 2 };
+enum { DROP_LANES = VL / 2, DROP_WORDS = 2 * VL };
 typedef uint64_t vq __attribute__((vector_size(VL * 4)));
 
 /* Low halves of a times m. */
@@ -69,10 +69,10 @@ static inline void row_drop(const vec_drop *a)
     const float keep = 1.0F / (1.0F - a->p);
     uint64_t first = a->at / 4;
     int64_t i = -(int64_t)(a->at % 4); /* element of the first word */
-    for (; i < a->n; i += 2 * VL, first += DROP_LANES) {
+    for (; i < a->n; i += DROP_WORDS, first += DROP_LANES) {
         vu w[2];
         drop_words(a, first, w);
-        for (int v = 0; v < 2; v++) {
+        for (int64_t v = 0; v < 2; v++) {
             int64_t e = i + v * VL;
             vf m = v_select((vi)(w[v] >> 8) >= least, v_set1(keep), (vf){0});
             if (e >= 0 && e + VL <= a->n) {

@@ -72,10 +72,10 @@ static void row_unit(const job *j, int64_t c0, int64_t n)
         for (int64_t k = 0; k < n; k++) {
             size_t at = (size_t)((c0 + k) * depth) * kern_dtype_size(b->dtype);
             j->v->dots(b->dtype, (const char *)b->data + at, x, j->ldx, rows, depth, y);
-            for (int r = 0; r < rows; r++)
+            for (int64_t r = 0; r < rows; r++)
                 c[r * UNIT + k] = y[r];
         }
-        for (int r = 0; r < rows; r++)
+        for (int64_t r = 0; r < rows; r++)
             finish(j, i + r, c0, n, c + r * UNIT);
     }
 }

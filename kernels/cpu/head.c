@@ -4,7 +4,7 @@
 
 #include "kernels/cpu/weight.h"
 
-enum { CHUNK_BYTES = 32 << 20 };
+enum { CHUNK_BYTES = 48 << 20 };
 
 static int64_t chunk_rows(int64_t vocab)
 {

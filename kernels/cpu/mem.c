@@ -111,7 +111,7 @@ int cpu_scratch(kern_dev *d, int slot, size_t bytes, void **out)
 int cpu_alloc(kern_dev *d, size_t bytes, void **out)
 {
     int rc = cpu_take(d, "alloc", bytes, out);
-    if (rc == 0)
+    if (*out != NULL)
         memset(*out, 0, bytes);
     return rc;
 }
@@ -218,7 +218,7 @@ static int run_pair(kern_dev *d, const kern_tensor *src, const kern_tensor *dst,
     pair_job j = {.v = cpu_of(d)->vec, .src = src, .dst = dst};
     j.cuts = (src->cols + PIECE - 1) / PIECE;
     void *mem;
-    int rc = cpu_thread_mem(d, 2 * PIECE * sizeof(float), &mem, &j.each);
+    int rc = cpu_thread_mem(d, sizeof(float) * 2 * PIECE, &mem, &j.each);
     if (rc != 0)
         return rc;
     j.mem = mem;

@@ -26,6 +26,8 @@ enum {
 enum { MM_VECS = 2, MM_ROWS = 12 };
 #endif
 
+enum { MM_COLS = MM_VECS * VL };
+
 /* Sums that begin with what stands in C need no more than to be put there again. */
 SIMD_FN int mm_begins_with_c(const vec_mm *g)
 {
@@ -39,7 +41,7 @@ SIMD_FN void mm_take(const vec_mm *g, int64_t at, const int mr, const int nv, co
     UNROLL
     for (int i = 0; i < mr; i++)
         UNROLL
-    for (int v = 0; v < nv; v++)
+    for (int64_t v = 0; v < nv; v++)
         acc[i][v] = v_get(g->c, at + i * g->ldc + v * VL, c_bf);
 }
 
@@ -50,7 +52,7 @@ SIMD_FN void mm_put(const vec_mm *g, int64_t at, const int mr, const int nv, con
     UNROLL
     for (int i = 0; i < mr; i++)
         UNROLL
-    for (int v = 0; v < nv; v++) {
+    for (int64_t v = 0; v < nv; v++) {
         int64_t to = at + i * g->ldc + v * VL;
         vf r = acc[i][v] * g->alpha;
         if (add)
@@ -68,7 +70,7 @@ SIMD_FN void mm_tile(const vec_mm *g, int64_t i0, int64_t j0, const int mr, cons
     UNROLL
     for (int i = 0; i < mr; i++)
         UNROLL
-    for (int v = 0; v < nv; v++)
+    for (int64_t v = 0; v < nv; v++)
         acc[i][v] = (vf){0};
     if (mm_begins_with_c(g))
         g->c_bf16 ? mm_take(g, at, mr, nv, 1, acc) : mm_take(g, at, mr, nv, 0, acc);
@@ -77,13 +79,13 @@ SIMD_FN void mm_tile(const vec_mm *g, int64_t i0, int64_t j0, const int mr, cons
     for (int64_t k = 0; k < g->steps; k++, a += g->aks, b += g->ldb) {
         vf bv[MM_VECS];
         UNROLL
-        for (int v = 0; v < nv; v++)
+        for (int64_t v = 0; v < nv; v++)
             bv[v] = v_load(b + v * VL);
         UNROLL
         for (int i = 0; i < mr; i++) {
             vf x = v_set1(a[i * ars]);
             UNROLL
-            for (int v = 0; v < nv; v++)
+            for (int64_t v = 0; v < nv; v++)
                 acc[i][v] = mm_step(acc[i][v], x, bv[v], bf);
         }
     }
@@ -123,12 +125,13 @@ static inline void mm_edge(const vec_mm *g, int64_t i, int64_t j0, int64_t nj)
 SIMD_FN void mm_all(const vec_mm *g, const int bf)
 {
     int64_t j = 0;
-    for (; j + MM_VECS * VL <= g->n; j += MM_VECS * VL)
+    for (; j + MM_COLS <= g->n; j += MM_COLS)
         mm_strip(g, j, MM_VECS, bf);
 #if defined(__AVX512F__)
-    for (; j + 3 * VL <= g->n; j += 3 * VL)
+    enum { TWO = 2 * VL, THREE = 3 * VL };
+    for (; j + THREE <= g->n; j += THREE)
         mm_strip(g, j, 3, bf);
-    for (; j + 2 * VL <= g->n; j += 2 * VL)
+    for (; j + TWO <= g->n; j += TWO)
         mm_strip(g, j, 2, bf);
 #endif
     for (; j + VL <= g->n; j += VL)
@@ -162,24 +165,24 @@ SIMD_FN void mv_f32_t(const vec_mv *a, int c0, const int rows, const int nv)
 {
     vf acc[VEC_MV_ROWS][MV_VECS];
     UNROLL
-    for (int r = 0; r < rows; r++)
+    for (int64_t r = 0; r < rows; r++)
         UNROLL
-    for (int v = 0; v < nv; v++)
+    for (int64_t v = 0; v < nv; v++)
         acc[r][v] = (vf){0};
     const float *w = (const float *)a->panel + c0, *x = a->x;
     for (int64_t k = 0; k < a->steps; k++, w += a->width) {
         UNROLL
-        for (int v = 0; v < nv; v++) {
+        for (int64_t v = 0; v < nv; v++) {
             vf b = v_load(w + v * VL);
             UNROLL
-            for (int r = 0; r < rows; r++)
+            for (int64_t r = 0; r < rows; r++)
                 acc[r][v] += v_set1(x[r * a->ldx + k]) * b;
         }
     }
     UNROLL
-    for (int r = 0; r < rows; r++)
+    for (int64_t r = 0; r < rows; r++)
         UNROLL
-    for (int v = 0; v < nv; v++)
+    for (int64_t v = 0; v < nv; v++)
         v_store(a->y + r * VEC_MV_COLS + c0 + v * VL, acc[r][v]);
 }
 
@@ -188,17 +191,17 @@ SIMD_FN void mv_bf16_t(const vec_mv *a, int c0, const int rows, const int nv)
 {
     __m512 acc[VEC_MV_ROWS][MV_VECS];
     UNROLL
-    for (int r = 0; r < rows; r++)
+    for (int64_t r = 0; r < rows; r++)
         UNROLL
-    for (int v = 0; v < nv; v++)
+    for (int64_t v = 0; v < nv; v++)
         acc[r][v] = _mm512_setzero_ps();
-    const uint16_t *w = (const uint16_t *)a->panel + c0 * 2, *x = a->x;
-    for (int64_t k = 0; k < a->steps; k++, w += a->width * 2) {
+    const uint16_t *w = (const uint16_t *)a->panel + c0 * 2L, *x = a->x;
+    for (int64_t k = 0; k < a->steps; k++, w += a->width * 2L) {
         UNROLL
-        for (int v = 0; v < nv; v++) {
+        for (int64_t v = 0; v < nv; v++) {
             __m512bh b = (__m512bh)_mm512_loadu_si512(w + v * 32);
             UNROLL
-            for (int r = 0; r < rows; r++) {
+            for (int64_t r = 0; r < rows; r++) {
                 int32_t pair;
                 memcpy(&pair, x + r * a->ldx + k * 2, 4);
                 acc[r][v] = _mm512_dpbf16_ps(acc[r][v], (__m512bh)_mm512_set1_epi32(pair), b);
@@ -206,9 +209,9 @@ SIMD_FN void mv_bf16_t(const vec_mv *a, int c0, const int rows, const int nv)
         }
     }
     UNROLL
-    for (int r = 0; r < rows; r++)
+    for (int64_t r = 0; r < rows; r++)
         UNROLL
-    for (int v = 0; v < nv; v++)
+    for (int64_t v = 0; v < nv; v++)
         _mm512_storeu_ps(a->y + r * VEC_MV_COLS + c0 + v * VL, acc[r][v]);
 }
 #endif
@@ -251,11 +254,11 @@ SIMD_FN void dots_t(const int bf, const void *w, const float *x, int64_t ldx, co
         int64_t m = step_of(i, n);
         vf b = get_n(w, i, m, bf);
         UNROLL
-        for (int r = 0; r < rows; r++)
+        for (int64_t r = 0; r < rows; r++)
             acc[r] += b * get_n(x + r * ldx, i, m, 0);
     }
     UNROLL
-    for (int r = 0; r < rows; r++)
+    for (int64_t r = 0; r < rows; r++)
         y[r] = v_sum(acc[r]);
 }
 

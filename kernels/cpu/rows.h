@@ -105,7 +105,8 @@ static inline float row_dot(const float *a, const float *b, int64_t n)
 {
     vf s0 = {0}, s1 = {0};
     int64_t i = 0;
-    for (; i + 2 * VL <= n; i += 2 * VL) {
+    enum { TWO = 2 * VL };
+    for (; i + TWO <= n; i += TWO) {
         s0 += v_load(a + i) * v_load(b + i);
         s1 += v_load(a + i + VL) * v_load(b + i + VL);
     }

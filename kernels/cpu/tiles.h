@@ -128,7 +128,7 @@ static inline void tile_weave(const uint16_t *src, int64_t lds, int rows, int co
     for (int i = 0; i < rows; i += 2) {
         const uint16_t *even = src + i * lds, *odd = even + lds;
         uint16_t *d = dst + i / 2 * ldd;
-        int j = 0;
+        int64_t j = 0;
         for (; j + 32 <= cols; j += 32) {
             __m512i a = _mm512_loadu_si512(even + j), b = _mm512_loadu_si512(odd + j);
             _mm512_storeu_si512(d + j * 2, weave_32(a, b, 0));
@@ -151,12 +151,12 @@ static inline void tile_weave(const uint16_t *src, int64_t lds, int rows, int co
 enum { TILE_VECS = VEC_TILE / VL };
 
 /* Ones where lo <= column < hi. */
-SIMD_FN vi tile_mask(int v, int lo, int hi)
+SIMD_FN vi tile_mask(int64_t v, int lo, int hi)
 {
     vi at;
     UNROLL
     for (int i = 0; i < VL; i++)
-        at[i] = v * VL + i;
+        at[i] = (int)v * VL + i;
     return (at >= lo) & (at < hi);
 }
 
@@ -166,12 +166,12 @@ SIMD_FN vf tile_exp(vf x, const int bf)
     return bf ? v_exp_short(x) : v_exp(x);
 }
 
-SIMD_FN void soft_row(const vec_soft *a, int r, const int bf, const int nv)
+SIMD_FN void soft_row(const vec_soft *a, int64_t r, const int bf, const int nv)
 {
     vf s[TILE_VECS], top = v_set1(a->max[r]), sum = {0};
     bool whole = a->lo[r] <= 0 && a->hi[r] >= nv * VL;
     UNROLL
-    for (int v = 0; v < nv; v++) {
+    for (int64_t v = 0; v < nv; v++) {
         s[v] = v_load(a->s + r * VEC_TILE + v * VL) * a->scale;
         if (!whole)
             s[v] = v_select(tile_mask(v, a->lo[r], a->hi[r]), s[v], v_set1(-INFINITY));
@@ -179,7 +179,7 @@ SIMD_FN void soft_row(const vec_soft *a, int r, const int bf, const int nv)
     }
     float max = v_max_lane(top);
     UNROLL
-    for (int v = 0; v < nv; v++) {
+    for (int64_t v = 0; v < nv; v++) {
         vf p = tile_exp(s[v] - max, bf);
         sum += p;
         v_put(a->p, r * VEC_TILE + v * VL, p, bf);
@@ -191,7 +191,7 @@ SIMD_FN void soft_row(const vec_soft *a, int r, const int bf, const int nv)
 
 SIMD_FN void tile_soft_t(const vec_soft *a, const int bf, const int nv)
 {
-    for (int r = 0; r < a->rows; r++) {
+    for (int64_t r = 0; r < a->rows; r++) {
         if (a->lo[r] < a->hi[r]) {
             soft_row(a, r, bf, nv);
             continue;
@@ -233,7 +233,7 @@ typedef struct soft_pair {
 } soft_pair;
 
 /* Probabilities and the gradient of the scores, for one vector of one row. */
-SIMD_FN soft_pair soft_grad_vec(const vec_soft_grad *a, int v, int row, const int bf)
+SIMD_FN soft_pair soft_grad_vec(const vec_soft_grad *a, int64_t v, int64_t row, const int bf)
 {
     int64_t at = row * a->ld + v * VL;
     vf p = tile_exp(v_load(a->s + at) * a->scale - a->lse[row], bf);
@@ -246,10 +246,10 @@ SIMD_FN soft_pair soft_grad_vec(const vec_soft_grad *a, int v, int row, const in
 
 static inline void tile_soft_grad(const vec_soft_grad *a)
 {
-    for (int row = 0; row < 2; row++)
-        for (int v = 0; v < a->cols / VL; v++) {
+    for (int64_t row = 0; row < 2; row++)
+        for (int64_t v = 0; v < a->cols / VL; v++) {
             soft_pair g = soft_grad_vec(a, v, row, 0);
-            int at = row * VEC_TILE + v * VL;
+            int64_t at = row * VEC_TILE + v * VL;
             v_store((float *)a->p + at, g.p);
             v_store((float *)a->ds + at, g.ds);
         }
@@ -258,7 +258,7 @@ static inline void tile_soft_grad(const vec_soft_grad *a)
 #if defined(__AVX512BF16__)
 static inline void tile_soft_grad_pairs(const vec_soft_grad *a)
 {
-    for (int v = 0; v < a->cols / VL; v++) {
+    for (int64_t v = 0; v < a->cols / VL; v++) {
         soft_pair even = soft_grad_vec(a, v, 0, 1), odd = soft_grad_vec(a, v, 1, 1);
         __m256i p0 = (__m256i)_mm512_cvtneps_pbh((__m512)even.p),
                 p1 = (__m256i)_mm512_cvtneps_pbh((__m512)odd.p);
