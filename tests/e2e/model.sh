@@ -14,7 +14,7 @@ expect() {
     shift
     out=$("$HONE" "$@" 2>"$SCRATCH/err")
     local rc=$?
-    err=$(cat "$SCRATCH/err")
+    err=$(grep -v ' sys=device ' "$SCRATCH/err")
     [ $rc -eq "$want" ] || fail "hone $*: status $rc, not $want: $err"
 }
 # says TEXT: the complaint is exactly this.
@@ -24,6 +24,10 @@ says() {
 
 # ---- score ----
 line='{"text":"Once upon a time, there was a little girl"}'
+expect 0 score --model "$story" <<<"$line"
+grep -q 'sys=device msg="auto takes ' "$SCRATCH/err" || fail "what auto took is not said"
+expect 0 score --model "$story" --device cpu <<<"$line"
+grep -q 'sys=device' "$SCRATCH/err" && fail "what was asked for is said again"
 expect 0 score --model "$story" <<<"$line"
 ids='[1,403,407,261,378,432,383,286,261,376,298,315,421]'
 [[ $out == "{\"ids\":$ids,\"logprobs\":[null,-0.24374"* ]] || fail "score: $out"
