@@ -71,8 +71,8 @@
       "7, \"nats\": 3.5, \"tokens\": 4.0, \"bytes\": 10.0, \"scores\": {}}") \
     X(EVAL_AGGREGATE, "eval.aggregate", 1, 0, 1, 0, 1000000, \
       "the report of an evaluation before it is returned", \
-      "{\"data\": \"holdout.jsonl\", \"n\": 100, \"settings\": {}, \"metrics\": " \
-      "{\"exact_match\": {\"value\": 0.5, \"low\": 0.4, \"high\": 0.6, \"n\": 100}}, " \
+      "{\"data\": \"holdout.jsonl\", \"n\": 1, \"settings\": {}, \"metrics\": " \
+      "{\"exact_match\": {\"value\": 1, \"low\": 0.2, \"high\": 1, \"n\": 1}}, " \
       "\"examples\": {}}") \
     X(BIAS_PROBE, "bias.probe", 1, 0, 1, 0, 1000000, \
       "phase items: appends items {probe, group, texts: [{context, text}], prompts}; phase " \
