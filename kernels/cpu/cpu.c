@@ -239,7 +239,8 @@ static int open_cpu(kern_dev **out, const kern_open_args *a, char err[256])
     kern_dev *d = &c->base;
     c->isa = isa;
     c->vec = isas[isa].vec;
-    c->compact = isa >= CPU_AVX512_BF16 && cpu_compact_here();
+    /* AMX multiplies so fast that expanding would take a good part of a prefill. */
+    c->compact = isa == CPU_AVX512_BF16 && cpu_compact_here();
     d->ops = &ops;
     d->backend = "cpu";
     d->threads = a->threads > 0 ? a->threads : usable_cpus();
