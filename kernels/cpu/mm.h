@@ -34,27 +34,36 @@ SIMD_FN int mm_begins_with_c(const vec_mm *g)
     return g->add && g->alpha == 1.0F;
 }
 
-/* A tile of sums from element `at` of C, or (put) to it. */
-SIMD_FN void mm_take(const vec_mm *g, int64_t at, const int mr, const int nv, const int c_bf,
-                     vf acc[MM_ROWS][MM_VECS])
+/* A tile of sums as it begins: what stands in C from element `at` on, or zeros. */
+SIMD_FN void mm_begin(const vec_mm *g, int64_t at, const int mr, const int nv, const int from_c,
+                      const int c_bf, vf acc[MM_ROWS][MM_VECS])
 {
     UNROLL
     for (int i = 0; i < mr; i++)
         UNROLL
     for (int64_t v = 0; v < nv; v++)
-        acc[i][v] = v_get(g->c, at + i * g->ldc + v * VL, c_bf);
+        acc[i][v] = from_c ? v_get(g->c, at + i * g->ldc + v * VL, c_bf) : (vf){0};
+}
+
+SIMD_FN void mm_scale(float alpha, const int mr, const int nv, vf acc[MM_ROWS][MM_VECS])
+{
+    UNROLL
+    for (int i = 0; i < mr; i++)
+        UNROLL
+    for (int v = 0; v < nv; v++)
+        acc[i][v] *= alpha;
 }
 
 SIMD_FN void mm_put(const vec_mm *g, int64_t at, const int mr, const int nv, const int c_bf,
                     vf acc[MM_ROWS][MM_VECS])
 {
-    const int as_is = mm_begins_with_c(g), add = g->add && !as_is;
+    const int add = g->add && !mm_begins_with_c(g);
     UNROLL
     for (int i = 0; i < mr; i++)
         UNROLL
     for (int64_t v = 0; v < nv; v++) {
         int64_t to = at + i * g->ldc + v * VL;
-        vf r = acc[i][v] * g->alpha;
+        vf r = acc[i][v];
         if (add)
             r += v_get(g->c, to, c_bf);
         v_put(g->c, to, r, c_bf);
@@ -67,13 +76,12 @@ SIMD_FN void mm_tile(const vec_mm *g, int64_t i0, int64_t j0, const int mr, cons
 {
     vf acc[MM_ROWS][MM_VECS];
     const int64_t at = i0 * g->ldc + j0;
-    UNROLL
-    for (int i = 0; i < mr; i++)
-        UNROLL
-    for (int64_t v = 0; v < nv; v++)
-        acc[i][v] = (vf){0};
-    if (mm_begins_with_c(g))
-        g->c_bf16 ? mm_take(g, at, mr, nv, 1, acc) : mm_take(g, at, mr, nv, 0, acc);
+    if (!mm_begins_with_c(g))
+        mm_begin(g, at, mr, nv, 0, 0, acc);
+    else if (g->c_bf16)
+        mm_begin(g, at, mr, nv, 1, 1, acc);
+    else
+        mm_begin(g, at, mr, nv, 1, 0, acc);
     const float *a = (const float *)g->a + i0 * g->ars, *b = (const float *)g->b + j0;
     const int64_t ars = g->ars;
     for (int64_t k = 0; k < g->steps; k++, a += g->aks, b += g->ldb) {
@@ -89,7 +97,12 @@ SIMD_FN void mm_tile(const vec_mm *g, int64_t i0, int64_t j0, const int mr, cons
                 acc[i][v] = mm_step(acc[i][v], x, bv[v], bf);
         }
     }
-    g->c_bf16 ? mm_put(g, at, mr, nv, 1, acc) : mm_put(g, at, mr, nv, 0, acc);
+    if (g->alpha != 1.0F)
+        mm_scale(g->alpha, mr, nv, acc);
+    if (g->c_bf16)
+        mm_put(g, at, mr, nv, 1, acc);
+    else
+        mm_put(g, at, mr, nv, 0, acc);
 }
 
 /* All rows of one strip of nv vectors. */
