@@ -103,9 +103,30 @@ static int check_norm(kern_dev *d, const kern_norm *a)
     return rc;
 }
 
+/* The weight as activations of dtype t meet it, in a scratch buffer. */
+static int met_weight(kern_dev *d, const kern_tensor *weight, float offset, kern_dtype t,
+                      const float **out)
+{
+    const cpu_vec *v = cpu_of(d)->vec;
+    int64_t h = weight->cols;
+    const float *w = weight->data;
+    void *mem;
+    int rc = cpu_scratch(d, CPU_SLOT_B, (size_t)h * 8, &mem);
+    if (rc != 0)
+        return rc;
+    float *met = mem, *rounded = met + h;
+    for (int64_t i = 0; i < h; i++)
+        met[i] = w[i] + offset;
+    v->from_f32(t, met, rounded, h);
+    v->to_f32(t, rounded, met, h);
+    *out = met;
+    return 0;
+}
+
 typedef struct norm_job {
     const cpu_vec *v;
     const kern_norm *a;
+    const float *weight;
 } norm_job;
 
 static void norm_rows(void *arg, int64_t r0, int64_t r1, int thread)
@@ -119,9 +140,8 @@ static void norm_rows(void *arg, int64_t r0, int64_t r1, int thread)
             .t = a->x.dtype,
             .x = cpu_at(&a->x, r, 0),
             .add = a->add.data != NULL ? cpu_at(&a->add, r, 0) : NULL,
-            .weight = a->weight.data,
+            .weight = j->weight,
             .eps = a->eps,
-            .offset = a->weight_offset,
             .res = a->res.data != NULL ? cpu_at(&a->res, r, 0) : NULL,
             .y = cpu_at(&a->y, r, 0),
         };
@@ -134,7 +154,9 @@ static void norm_rows(void *arg, int64_t r0, int64_t r1, int thread)
 int cpu_norm(kern_dev *d, const kern_norm *a)
 {
     int rc = check_norm(d, a);
-    norm_job j = {cpu_of(d)->vec, a};
+    norm_job j = {cpu_of(d)->vec, a, NULL};
+    if (rc == 0)
+        rc = met_weight(d, &a->weight, a->weight_offset, a->x.dtype, &j.weight);
     if (rc == 0)
         cpu_rows(d, a->x.rows, a->x.cols / 2, norm_rows, &j);
     return rc;
@@ -169,6 +191,7 @@ enum { SHARES = 16 };
 typedef struct grad_job {
     const cpu_vec *v;
     const kern_norm_grad *a;
+    const float *weight;
     float *sums; /* [SHARES, h]; NULL: not wanted */
 } grad_job;
 
@@ -185,9 +208,8 @@ static void grad_share(void *arg, int64_t share, int thread)
             .dy = cpu_at(&a->dy, r, 0),
             .res = cpu_at(&a->res, r, 0),
             .dres = a->dres.data != NULL ? cpu_at(&a->dres, r, 0) : NULL,
-            .weight = a->weight.data,
+            .weight = j->weight,
             .rstd = *(const float *)cpu_at(&a->rstd, r, 0),
-            .offset = a->weight_offset,
             .dx = cpu_at(&a->dx, r, 0),
             .dweight = j->sums != NULL ? j->sums + share * h : NULL,
         };
@@ -201,6 +223,8 @@ int cpu_norm_grad(kern_dev *d, const kern_norm_grad *a)
     grad_job j = {.v = cpu_of(d)->vec, .a = a};
     void *mem = NULL;
     int rc = check_norm_grad(d, a);
+    if (rc == 0)
+        rc = met_weight(d, &a->weight, a->weight_offset, a->dy.dtype, &j.weight);
     if (rc == 0 && a->dweight.data != NULL) {
         rc = cpu_scratch(d, CPU_SLOT_A, (size_t)(SHARES * h) * 4, &mem);
         if (rc == 0)

@@ -153,34 +153,30 @@ static inline void row_add_to(kern_dtype t, const float *x, void *y, int64_t n)
 
 /* ---- norm ------------------------------------------------------------------------------------ */
 
-/* The row as it will be read again: x + add, rounded to the activation dtype when it is stored. */
-SIMD_FN vf norm_in(const vec_norm *a, int64_t i, int64_t m, const int bf)
-{
-    vf x = m == VL ? v_get(a->x, i, bf) : v_get_part(a->x, i, m, bf);
-    if (a->add == NULL)
-        return x;
-    vf s = x + (m == VL ? v_get(a->add, i, bf) : v_get_part(a->add, i, m, bf));
-    return v_round(s, bf);
-}
-
-SIMD_FN float norm_t(const vec_norm *a, const int bf)
+/* Writes x + add (rounded to the activation dtype) where it is read again; x itself needs no copy.
+ * Returns 1 / the root of its mean square. */
+SIMD_FN float norm_sum(const vec_norm *a, const int bf)
 {
     vf ss = {0};
     for (int64_t i = 0; i < a->h; i += VL) {
         int64_t m = step_of(i, a->h);
-        vf s = norm_in(a, i, m, bf);
-        /* y holds the sum until the second pass: res may be absent, and may be x. */
-        put_n(a->y, i, m, s, bf);
-        ss += s * s;
-    }
-    float rstd = 1.0F / sqrtf(v_sum(ss) / (float)a->h + a->eps);
-    for (int64_t i = 0; i < a->h; i += VL) {
-        int64_t m = step_of(i, a->h);
-        vf s = get_n(a->y, i, m, bf);
+        vf s = get_n(a->x, i, m, bf);
+        if (a->add != NULL)
+            s = v_round(s + get_n(a->add, i, m, bf), bf);
         if (a->res != NULL)
             put_n(a->res, i, m, s, bf);
-        vf w = get_n(a->weight, i, m, 0) + a->offset;
-        put_n(a->y, i, m, v_round(s * rstd, bf) * v_round(w, bf), bf);
+        ss += s * s;
+    }
+    return 1.0F / sqrtf(v_sum(ss) / (float)a->h + a->eps);
+}
+
+SIMD_FN float norm_t(const vec_norm *a, const int bf)
+{
+    float rstd = norm_sum(a, bf);
+    const void *s = a->res != NULL ? a->res : a->x;
+    for (int64_t i = 0; i < a->h; i += VL) {
+        int64_t m = step_of(i, a->h);
+        put_n(a->y, i, m, v_round(get_n(s, i, m, bf) * rstd, bf) * get_n(a->weight, i, m, 0), bf);
     }
     return rstd;
 }
@@ -195,18 +191,16 @@ SIMD_FN void norm_grad_t(const vec_norm_grad *a, const int bf)
     vf dot = {0};
     for (int64_t i = 0; i < a->h; i += VL) {
         int64_t m = step_of(i, a->h);
-        vf w = get_n(a->weight, i, m, 0) + a->offset;
         vf x = get_n(a->res, i, m, bf), dy = get_n(a->dy, i, m, bf);
-        dot += dy * v_round(w, bf) * x;
+        dot += dy * get_n(a->weight, i, m, 0) * x;
         if (a->dweight != NULL)
             put_n(a->dweight, i, m, get_n(a->dweight, i, m, 0) + dy * x * a->rstd, 0);
     }
     float c = v_sum(dot) * a->rstd * a->rstd / (float)a->h;
     for (int64_t i = 0; i < a->h; i += VL) {
         int64_t m = step_of(i, a->h);
-        vf w = get_n(a->weight, i, m, 0) + a->offset;
         vf x = get_n(a->res, i, m, bf), dy = get_n(a->dy, i, m, bf);
-        vf dx = (dy * v_round(w, bf) - x * c) * a->rstd;
+        vf dx = (dy * get_n(a->weight, i, m, 0) - x * c) * a->rstd;
         if (a->dres != NULL)
             dx += get_n(a->dres, i, m, bf);
         put_n(a->dx, i, m, dx, bf);

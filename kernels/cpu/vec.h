@@ -27,17 +27,17 @@ typedef struct vec_norm {
     int64_t h;
     kern_dtype t; /* of x, add, res, y */
     const void *x, *add;
-    const float *weight;
-    float eps, offset;
-    void *res, *y; /* res may be NULL */
+    const float *weight; /* with its offset, rounded to t */
+    float eps;
+    void *res, *y; /* res may be NULL when add is, and may be x */
 } vec_norm;
 
 typedef struct vec_norm_grad {
     int64_t h;
     kern_dtype t;
     const void *dy, *res, *dres;
-    const float *weight;
-    float rstd, offset;
+    const float *weight; /* with its offset, rounded to t */
+    float rstd;
     void *dx;
     float *dweight; /* [h] added; NULL: not wanted */
 } vec_norm_grad;
