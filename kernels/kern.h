@@ -17,7 +17,8 @@
  * the device's
  *   (`alloc`), except where a field says "host".
  * - Activations are all of one dtype in a model (F32: the reference; BF16: the fast mode). Sums,
- * norms, softmax, loss, adapters, their gradients and optimizer state are F32 always.
+ * norms, softmax, loss, adapters, their gradients and optimizer state are F32 always; among BF16 a
+ * backend may round an adapter's factors on their way into a product.
  * - Gradients are ADDED to what stands in the destination, unless the contract says "written".
  * - Same inputs, same bits: every reduction has a fixed order, whatever the number of threads
  * (op_check threads). Another machine or library may give other bits.
