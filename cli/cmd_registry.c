@@ -11,6 +11,7 @@
 
 #include <stddef.h>
 #include <stdio.h>
+#include <string.h>
 #include <stdlib.h>
 
 typedef struct options {
@@ -181,7 +182,8 @@ static int do_key(const state_call *c, hone_err *e)
 
 /* ---- moving ---- */
 
-static int move(const state_call *c, const registry_artefact *to, const char *what, hone_err *e)
+static int move(const state_call *c, const char *alias, const registry_artefact *to,
+                const char *what, hone_err *e)
 {
     const options *o = c->options;
     registry_artefact now = {0};
@@ -193,13 +195,13 @@ static int move(const state_call *c, const registry_artefact *to, const char *wh
     sign_trust_close(&t);
     if (rc != 0)
         return rc;
-    rc = registry_alias(c->st, "live", &now, e);
+    rc = registry_alias(c->st, alias, &now, e);
     const char *expected = rc == 0 ? now.digest : "";
     if (rc == 0 || rc == HONE_ENOTFOUND)
-        rc = registry_alias_move(c->st, "live", to->digest, expected, c->actor,
+        rc = registry_alias_move(c->st, alias, to->digest, expected, c->actor,
                                  o->reason != NULL ? o->reason : what, e);
     if (rc == 0)
-        printf("live -> %.12s (was %.12s)\n", to->digest, *expected ? expected : "unset");
+        printf("%s -> %.12s (was %.12s)\n", alias, to->digest, *expected ? expected : "unset");
     if (rc == 0) /* what learned from erased feedback goes when it is no longer live */
         rc = erase_resume(c->st, store_dir(c->st), e);
     registry_artefact_free(&now);
@@ -211,7 +213,19 @@ static int do_promote(const state_call *c, hone_err *e)
     registry_artefact a;
     int rc = registry_find(c->st, c->word[0], &a, e);
     if (rc == 0)
-        rc = move(c, &a, "promoted by hand", e);
+        rc = move(c, "live", &a, "promoted by hand", e);
+    registry_artefact_free(&a);
+    return rc;
+}
+
+/* "off" is what is live: a server does not serve that twice. */
+static int do_canary(const state_call *c, hone_err *e)
+{
+    registry_artefact a;
+    bool off = strcmp(c->word[0], "off") == 0;
+    int rc = off ? registry_alias(c->st, "live", &a, e) : registry_find(c->st, c->word[0], &a, e);
+    if (rc == 0)
+        rc = move(c, "canary", &a, off ? "off" : "tried by hand", e);
     registry_artefact_free(&a);
     return rc;
 }
@@ -223,7 +237,7 @@ static int do_rollback(const state_call *c, hone_err *e)
     int rc = o->to != NULL ? registry_find(c->st, o->to, &a, e)
                            : registry_previous(c->st, "live", &a, e);
     if (rc == 0)
-        rc = move(c, &a, "rolled back", e);
+        rc = move(c, "live", &a, "rolled back", e);
     registry_artefact_free(&a);
     return rc;
 }
@@ -235,6 +249,7 @@ static const state_verb verbs[] = {
     {"verify",   do_verify,   0, 1, NULL,                        false},
     {"promote",  do_promote,  1, 1, "the digest of an artefact", false},
     {"rollback", do_rollback, 0, 0, NULL,                        false},
+    {"canary",   do_canary,   1, 1, "a digest, or off",          false},
     {"sign",     do_sign,     1, 1, "a model's directory",       true},
     {"key",      do_key,      0, 0, NULL,                        true},
     {NULL, NULL, 0, 0, NULL, false},
@@ -254,6 +269,7 @@ const cmd cmd_registry = {
     "       hone registry verify [DIGEST]            digest and signature (of all)\n"
     "       hone registry promote DIGEST [--reason TEXT]\n"
     "       hone registry rollback [--to DIGEST] [--reason TEXT]\n"
+    "       hone registry canary DIGEST|off          what is served beside it (canary: true)\n"
     "       hone registry sign DIR                   signs a model with this appliance's key\n"
     "       hone registry key > appliance.pem        the public half of that key\n\n"
     "A running server follows the alias `live` within a second and drops no request. Nothing is\n"

@@ -5,6 +5,7 @@
 #include "cli/extend.h"
 #include "core/base/hook.h"
 #include "core/base/log.h"
+#include "core/base/mem.h"
 #include "serve/engine/engine.h"
 #include "serve/http/backend.h"
 #include "serve/http/http_server.h"
@@ -16,6 +17,7 @@
 #include <pthread.h>
 #include <signal.h>
 #include <stddef.h>
+#include <stdlib.h>
 
 enum { MAX_ASSIGN = 64, TICK_MS = 200, TLS_TICKS = 10 };
 
@@ -38,13 +40,17 @@ typedef struct appliance {
     live *live;
     http_server *http;
     backend backend;
+    char *canary; /* its name, NULL where it is not served */
 } appliance;
 
 static int start_live(appliance *a, hone_err *e)
 {
     const serve_conf *c = a->conf;
+    if (c->canary)
+        a->canary = mem_printf("%s-canary", c->name != NULL ? c->name : "hone");
     const live_options lo = {.st = a->store,
                              .eng = a->engine,
+                             .canary = a->canary,
                              .trust = &a->trust,
                              .load = {.model_dir = c->model,
                                       .adapter_dir = c->adapter,
@@ -93,6 +99,7 @@ static void stop(appliance *a)
     sign_trust_close(&a->trust);
     store_close(a->store);
     extend_close(a->extend);
+    free(a->canary);
 }
 
 /* Which code runs stands in the audit log. */

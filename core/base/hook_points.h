@@ -98,10 +98,11 @@
       "\"body\": {\"messages\": [{\"role\": \"user\", \"content\": \"Hi\"}], \"max_tokens\": " \
       "16}}") \
     X(SERVE_ROUTE, "serve.route", 1, 0, 1, 1, 1000, \
-      "which model answers to the name in model: alias becomes one of aliases, the names that are " \
-      "served (one: name in the settings); any other is refused", \
+      "which model answers: alias becomes one of aliases, the names that are served (the live " \
+      "model's, and with canary: true that of the one beside it); bucket is 0 to 99, the same for " \
+      "a user or key", \
       "{\"request_id\": \"req-1\", \"key_id\": \"k1\", \"model\": \"support\", \"alias\": " \
-      "\"support\", \"aliases\": [\"support\"]}") \
+      "\"support\", \"aliases\": [\"support\", \"support-canary\"], \"bucket\": 37}") \
     X(SERVE_PROMPT, "serve.prompt", 1, 1, 1, 1, 5000, \
       "the rendered prompt: text may change", \
       "{\"request_id\": \"req-1\", \"key_id\": \"k1\", \"text\": \"<user>Hi</user><bot>\"}") \

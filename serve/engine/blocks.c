@@ -26,11 +26,11 @@ lane *lane_for(engine *g, served *on)
 void lane_drop_idle(engine *g)
 {
     pthread_mutex_lock(&g->lock);
-    served *current = g->current;
+    served *current = g->current, *beside = g->beside;
     pthread_mutex_unlock(&g->lock);
     for (lane **at = &g->lanes; *at != NULL;) {
         lane *l = *at;
-        bool used = l->on == current;
+        bool used = l->on == current || l->on == beside;
         for (seq *s = g->seqs; s != NULL && !used; s = s->next)
             used = s->owner->on == l->on;
         if (used) {

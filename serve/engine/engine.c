@@ -275,14 +275,24 @@ void engine_cancel(engine *g, uint64_t ticket)
     pthread_mutex_unlock(&g->lock);
 }
 
-served *engine_current(engine *g)
+static served *retained(engine *g, served *const *which)
 {
     pthread_mutex_lock(&g->lock);
-    served *s = g->current;
+    served *s = *which;
     if (s != NULL)
         served_retain(s);
     pthread_mutex_unlock(&g->lock);
     return s;
+}
+
+served *engine_current(engine *g)
+{
+    return retained(g, &g->current);
+}
+
+served *engine_beside(engine *g)
+{
+    return retained(g, &g->beside);
 }
 
 void engine_set_why_none(engine *g, const char *why)
@@ -300,16 +310,26 @@ const char *engine_why_none(engine *g)
     return why;
 }
 
-void engine_set_current(engine *g, served *s)
+static void put(engine *g, served **which, served *s)
 {
     if (s != NULL)
         served_retain(s);
     pthread_mutex_lock(&g->lock);
-    served *old = g->current;
-    g->current = s;
+    served *old = *which;
+    *which = s;
     pthread_cond_signal(&g->wake);
     pthread_mutex_unlock(&g->lock);
     served_release(old);
+}
+
+void engine_set_current(engine *g, served *s)
+{
+    put(g, &g->current, s);
+}
+
+void engine_set_beside(engine *g, served *s)
+{
+    put(g, &g->beside, s);
 }
 
 void engine_drain(engine *g, int timeout_ms)
@@ -343,6 +363,7 @@ void engine_stop(engine *g)
     pthread_mutex_unlock(&g->lock);
     pthread_join(g->thread, NULL);
     engine_set_current(g, NULL);
+    engine_set_beside(g, NULL);
     lane_drop_idle(g);
     engine_step_free(g->step);
     free(g->cancels);

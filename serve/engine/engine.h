@@ -82,6 +82,11 @@ const char *engine_why_none(engine *g);
 /* Sets it (takes a reference); requests in flight finish on the one they began with. */
 void engine_set_current(engine *g, served *s);
 
+/* A second model, which requests get that ask for it by its name or are sent there (serve.route);
+ * with a reference, NULL while none is set. Setting it takes a reference. */
+served *engine_beside(engine *g);
+void engine_set_beside(engine *g, served *s);
+
 /* Stops admitting; waits until all is finished or timeout_ms have passed, then cancels what is
  * left. */
 void engine_drain(engine *g, int timeout_ms);

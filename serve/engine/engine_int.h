@@ -62,7 +62,7 @@ struct engine {
     uint64_t *cancels;
     size_t n_cancels, cap_cancels;
     uint64_t next_ticket;
-    served *current;
+    served *current, *beside;
     const char *why_none;
     bool draining, stopping, cancel_all;
     engine_stats stats;

@@ -16,6 +16,11 @@ static served *current(void *ctx)
     return engine_current(ctx);
 }
 
+static served *beside(void *ctx)
+{
+    return engine_beside(ctx);
+}
+
 static const char *why_none(void *ctx)
 {
     return engine_why_none(ctx);
@@ -44,6 +49,6 @@ static void histogram(void *ctx, engine_hist_kind kind, engine_hist *out)
 
 void backend_of_engine(backend *b, engine *g)
 {
-    *b = (backend){g,       submit, cancel,   current,   why_none,
-                   release, drain,  counters, histogram, engine_hist_bounds};
+    *b = (backend){g,     submit,   cancel,    current,           beside, why_none, release,
+                   drain, counters, histogram, engine_hist_bounds};
 }

@@ -10,6 +10,7 @@ typedef struct backend {
                   hone_err *e);
     void (*cancel)(void *ctx, uint64_t ticket);
     served *(*current)(void *ctx);      /* with a reference; NULL while nothing is loaded */
+    served *(*beside)(void *ctx);       /* with a reference; NULL where there is none */
     const char *(*why_none)(void *ctx); /* never NULL */
     void (*release)(void *ctx, served *m);
     void (*drain)(void *ctx, int timeout_ms);

@@ -6,6 +6,7 @@
 #include "core/base/mem.h"
 #include "core/base/utf8.h"
 #include "serve/http/http_auth.h"
+#include "serve/http/http_model.h"
 #include "serve/http/http_record.h"
 #include "serve/http/http_server_in.h"
 #include "serve/http/http_sse.h"
@@ -58,63 +59,6 @@ static bool run_hook(http_req *r)
     return r->reply.status == 0;
 }
 
-static bool take_model(http_req *r, http_gen *g)
-{
-    g->m = http_req_model(r);
-    if (g->m == NULL)
-        return false;
-    fingerprint(g->m, g->fingerprint);
-    return true;
-}
-
-/* What a subscriber made of alias: a name that is served, or what the client asked for, which
- * check_model judges. Another artefact is served where the alias `live` points at it. */
-static int take_route(http_gen *g, const char *asked, const json_t *said, hone_err *e)
-{
-    const char *alias = json_string_value(said), *name = g->m->name;
-    if (alias == NULL)
-        return hone_fail(e, HONE_EFORMAT, "serve.route: the alias is no text");
-    if (strcmp(alias, name) == 0)
-        g->p.model = name;
-    else if (strcmp(alias, asked) != 0)
-        return hone_fail(e, HONE_EFORMAT,
-                         "serve.route: the plugin routes to '%.100s', which is not served here: "
-                         "one of aliases must be chosen, and that is '%s' alone",
-                         alias, name);
-    return 0;
-}
-
-/* Subscribers say which of the names that are served answers to what was asked for. */
-static bool ask_route(http_req *r, http_gen *g)
-{
-    hone_err e = {0};
-    const char *name = g->m->name, *asked = g->p.model != NULL ? g->p.model : name;
-    if (!hook_wanted(r->srv->hooks, HOOK_SERVE_ROUTE))
-        return true;
-    json_t *data =
-        json_pack("{s:s, s:s?, s:s?, s:s, s:[s]}", "request_id", r->id, "key_id",
-                  http_req_key_id(r), "model", g->p.model, "alias", asked, "aliases", name);
-    int rc = hook_emit(r->srv->hooks, HOOK_SERVE_ROUTE, &data, &e);
-    if (rc == 0)
-        rc = take_route(g, asked, json_object_get(data, "alias"), &e);
-    json_decref(data);
-    if (rc != 0)
-        http_reply_error(r, HTTP_INTERNAL, NULL, "%s", e.msg);
-    return rc == 0;
-}
-
-static bool check_model(http_req *r, const http_gen *g)
-{
-    const api_key *k = http_req_key(r);
-    if (g->p.model != NULL && strcmp(g->p.model, g->m->name) != 0)
-        http_reply_error(r, HTTP_MODEL_NOT_FOUND, "model",
-                         "there is no model '%.100s' here; '%s' is served", g->p.model, g->m->name);
-    else if (k != NULL && !keys_allows_model(k, g->m->name))
-        http_reply_error(r, HTTP_MODEL_NOT_ALLOWED, "model",
-                         "this API key may not use the model '%s'", g->m->name);
-    return r->reply.status == 0;
-}
-
 /* What is kept of this request: the settings' default, and what the client says. */
 static bool decide_keep(http_req *r, http_gen *g)
 {
@@ -156,8 +100,9 @@ http_gen *http_gen_new(http_req *r, const gen_face *face, int surface)
     g->created = clock_unix_ms() / 1000;
     g->keep = "none";
     g->recorded = true; /* nothing to record yet */
-    if (!run_hook(r) || !take_model(r, g))
+    if (!run_hook(r) || !http_model_choose(r))
         return NULL;
+    fingerprint(g->m, g->fingerprint);
     int rc = params_read(&g->p, surface, r->json, &g->m->defaults, name, &e);
     if (rc != 0) {
         http_reply_error(r,
@@ -165,7 +110,7 @@ http_gen *http_gen_new(http_req *r, const gen_face *face, int surface)
                          name[0] != '\0' ? name : NULL, "%s", e.msg);
         return NULL;
     }
-    if (!ask_route(r, g) || !check_model(r, g) || !decide_keep(r, g))
+    if (!http_model_check(r) || !decide_keep(r, g))
         return NULL;
     finish_params(r, g, surface);
     return g;

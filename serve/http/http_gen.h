@@ -35,6 +35,7 @@ struct http_gen {
     const gen_face *face;
     params p;
     served *m;
+    bool routed; /* a subscriber has chosen it, whatever the client has asked for */
     gen_choice *choice;
     int n_choices; /* p.n for every prompt */
     gen_prompt_text *prompt;

@@ -1,5 +1,6 @@
 /* GET /v1/models: what is served, and out of what it was made. */
 #include "serve/http/http_handlers.h"
+#include "serve/http/http_model.h"
 #include "serve/http/http_server_in.h"
 
 #include <string.h>
@@ -15,33 +16,44 @@ static json_t *describe(const served *m)
                      m->signed_by[0] != '\0' ? m->signed_by : NULL);
 }
 
-static bool visible(const http_req *r, const served *m)
+/* The live one and the one beside it, with references; either may be NULL. */
+static void take_both(const backend *b, served *m[2])
 {
-    const api_key *k = http_req_key(r);
-    return m != NULL && (k == NULL || keys_allows_model(k, m->name));
+    m[0] = b->current(b->ctx);
+    m[1] = b->beside(b->ctx);
+}
+
+static void release_both(const backend *b, served *m[2])
+{
+    for (int i = 0; i < 2; i++)
+        if (m[i] != NULL)
+            b->release(b->ctx, m[i]);
 }
 
 void http_models_list(http_req *r)
 {
-    const backend *b = r->srv->engine;
-    served *m = b->current(b->ctx);
+    served *m[2];
     json_t *data = json_array();
-    if (visible(r, m))
-        json_array_append_new(data, describe(m));
+    take_both(r->srv->engine, m);
+    for (int i = 0; i < 2; i++)
+        if (http_model_allowed(r, m[i]))
+            json_array_append_new(data, describe(m[i]));
     http_reply_json(r, 200, json_pack("{s:s, s:o}", "object", "list", "data", data));
-    if (m != NULL)
-        b->release(b->ctx, m);
+    release_both(r->srv->engine, m);
 }
 
 void http_models_get(http_req *r)
 {
-    const backend *b = r->srv->engine;
-    served *m = b->current(b->ctx);
-    if (visible(r, m) && strcmp(m->name, r->tail) == 0)
-        http_reply_json(r, 200, describe(m));
+    served *m[2];
+    const served *found = NULL;
+    take_both(r->srv->engine, m);
+    for (int i = 0; i < 2; i++)
+        if (http_model_allowed(r, m[i]) && strcmp(m[i]->name, r->tail) == 0)
+            found = m[i];
+    if (found != NULL)
+        http_reply_json(r, 200, describe(found));
     else
         http_reply_error(r, HTTP_MODEL_NOT_FOUND, "model", "there is no model '%.100s' here",
                          r->tail);
-    if (m != NULL)
-        b->release(b->ctx, m);
+    release_both(r->srv->engine, m);
 }

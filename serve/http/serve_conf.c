@@ -56,6 +56,7 @@ const conf_row serve_conf_rows[] = {
     {"retention_days", NULL, CONF_INT, AT(retention_days), "90", 0, 36500, NULL, "days until a stored request is deleted; 0: never"},
     {"feedback_token_hours", NULL, CONF_INT, AT(feedback_token_hours), "24", 1, 8760, NULL, "how long the token of an answer may rate it"},
     {"vllm_metric_names", NULL, CONF_BOOL, AT(vllm_metric_names), "false", 0, 0, NULL, "also give the metrics that vLLM has under its names"},
+    {"canary", NULL, CONF_BOOL, AT(canary), "false", 0, 0, NULL, "serve what the alias `canary` points at too, as NAME-canary: to who asks for it, and where a plugin sends requests (serve.route); takes the memory of a second model"},
     {"require_signature", NULL, CONF_BOOL, AT(require_signature), "false", 0, 0, NULL, "serve and promote signed models only; else a model without a signature is served and said to have none"},
     {"trusted_keys", NULL, CONF_LIST, AT(trusted_keys), NULL, 0, 0, NULL, "public keys (PEM files) whose signatures count beside the appliance's own"},
 

@@ -32,6 +32,7 @@ typedef struct serve_conf {
     int log_prompts; /* serve_log_prompts */
     int64_t retention_days, feedback_token_hours;
     bool vllm_metric_names;
+    bool canary;            /* a second model beside the live one */
     bool require_signature; /* what is trusted */
     json_t *trusted_keys;
 

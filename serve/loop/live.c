@@ -24,7 +24,8 @@ struct live {
     bool stopping;
     int64_t version; /* of the alias, the one that is loaded or that failed to */
     live_status status;
-    hone_err first; /* of the first load */
+    hone_err first;   /* of the first load */
+    char refused[65]; /* what `canary` points at and cannot be served */
 };
 
 static int register_configured(store *st, const char *model_dir, const char *adapter_dir,
@@ -88,24 +89,25 @@ int live_open(served **out, const registry_artefact *a, const served_options *wi
     return rc;
 }
 
-/* Verified, loaded, and asked: only then others get it. */
-static int bring_up(live *l, const registry_artefact *a, hone_err *e)
+/* Verified, loaded, and asked: only then others get it, by `set`. */
+static int bring_up(live *l, const registry_artefact *a, const served_options *load,
+                    void (*set)(engine *g, served *s), hone_err *e)
 {
     served *s = NULL;
     engine_set_why_none(l->o.eng, "the model is being verified and loaded");
     if (a->tainted)
         log_warn("live", "%.12s learned from what was erased: retrain to replace it", a->digest);
-    int rc = live_open(&s, a, &l->o.load, l->o.trust, e);
+    int rc = live_open(&s, a, load, l->o.trust, e);
     if (rc != 0)
         return rc;
     engine_set_why_none(l->o.eng, "the model is asked for its first token");
     int64_t start = clock_mono_ns();
     rc = canary_ask(l->o.eng, s, CANARY_MS, e);
     if (rc == 0) {
-        engine_set_current(l->o.eng, s);
-        log_info("live", "now serving %.12s (%s%.16s), first token after %lld ms", a->digest,
-                 s->signed_by[0] != '\0' ? "signed by key " : "not signed", s->signed_by,
-                 (long long)(clock_mono_ns() - start) / 1000000);
+        set(l->o.eng, s);
+        log_info("live", "now serving %.12s as '%s' (%s%.16s), first token after %lld ms",
+                 a->digest, s->name, s->signed_by[0] != '\0' ? "signed by key " : "not signed",
+                 s->signed_by, (long long)(clock_mono_ns() - start) / 1000000);
     } else {
         hone_fail_at(e, "%s", a->path);
     }
@@ -118,7 +120,7 @@ static int load_current(live *l, hone_err *e)
     registry_artefact a;
     int rc = registry_alias(l->o.st, "live", &a, e);
     if (rc == 0 && strcmp(a.digest, l->status.digest) != 0) {
-        rc = bring_up(l, &a, e);
+        rc = bring_up(l, &a, &l->o.load, engine_set_current, e);
         if (rc == 0) {
             pthread_mutex_lock(&l->lock);
             snprintf(l->status.digest, sizeof l->status.digest, "%s", a.digest);
@@ -156,6 +158,50 @@ static void check_alias(live *l)
     if (rc != 0)
         log_error("live", "cannot serve what 'live' points at, keeping %.12s: %s", l->status.digest,
                   err.msg);
+}
+
+/* ---- the one beside it ---- */
+
+static void note_canary(live *l, const char *digest)
+{
+    pthread_mutex_lock(&l->lock);
+    snprintf(l->status.canary, sizeof l->status.canary, "%s", digest);
+    pthread_mutex_unlock(&l->lock);
+}
+
+static void load_canary(live *l, const registry_artefact *a)
+{
+    hone_err e = {0};
+    served_options load = l->o.load;
+    load.name = l->o.canary;
+    if (bring_up(l, a, &load, engine_set_beside, &e) == 0) {
+        note_canary(l, a->digest);
+        return;
+    }
+    log_error("live", "cannot serve what 'canary' points at: %s", e.msg);
+    snprintf(l->refused, sizeof l->refused, "%s", a->digest);
+    pthread_mutex_lock(&l->lock);
+    note_failure(l, &e);
+    pthread_mutex_unlock(&l->lock);
+}
+
+/* What is not wanted any more goes at once; requests in flight finish on it. */
+static void check_canary(live *l)
+{
+    registry_artefact a = {0};
+    hone_err e = {0};
+    int rc = l->o.canary != NULL ? registry_alias(l->o.st, "canary", &a, &e) : HONE_ENOTFOUND;
+    bool wanted = rc == 0 && !a.tainted && strcmp(a.digest, l->status.digest) != 0;
+    bool told = rc == 0 || rc == HONE_ENOTFOUND;
+    if (told && l->status.canary[0] != '\0' &&
+        (!wanted || strcmp(a.digest, l->status.canary) != 0)) {
+        engine_set_beside(l->o.eng, NULL);
+        log_info("live", "no longer serving %.12s as '%s'", l->status.canary, l->o.canary);
+        note_canary(l, "");
+    }
+    if (wanted && l->status.canary[0] == '\0' && strcmp(a.digest, l->refused) != 0)
+        load_canary(l, &a);
+    registry_artefact_free(&a);
 }
 
 static bool load_first(live *l)
@@ -198,6 +244,7 @@ static void *watch(void *arg)
             break;
         pthread_mutex_unlock(&l->lock);
         check_alias(l);
+        check_canary(l);
         pthread_mutex_lock(&l->lock);
     }
     pthread_mutex_unlock(&l->lock);

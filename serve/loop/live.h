@@ -16,7 +16,11 @@ typedef struct live_options {
                             is unset; the other fields hold for every load. Strings are borrowed for
                             the life of the watcher */
     const sign_trust *trust; /* outlives the watcher */
-    int poll_ms;             /* 0: 500 */
+    /* The name under which what the alias `canary` points at is served beside what is live; NULL:
+     * it is not looked at. What is live already, or has learned from what was erased since, is not
+     * served a second time. Borrowed. */
+    const char *canary;
+    int poll_ms; /* 0: 500 */
 } live_options;
 
 /* Starts the thread, which loads what is live (registering the configured model first when nothing
@@ -32,6 +36,7 @@ typedef enum { LIVE_LOADING, LIVE_READY, LIVE_FAILED } live_phase;
 typedef struct live_status {
     live_phase phase; /* of the first model: FAILED is for good */
     char digest[65];  /* current */
+    char canary[65];  /* beside it; "" */
     int64_t swaps, failures;
     char last_error[256]; /* of the last failed load; "" */
 } live_status;

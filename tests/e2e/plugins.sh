@@ -313,6 +313,9 @@ has server.log "stuck is out: its call at serve.response did not come back withi
 curl -fs "$url/health/live" >/dev/null || fail "the server is gone"
 curl -s "$url/metrics" >metrics
 has metrics 'hone_plugin_out{plugin="stuck",hook="serve.response"} 1'
+"$HONE" registry canary off --state state3 >log 2>&1 || fail "$(cat log)"
+has log "canary -> "
+"$HONE" registry canary 0123456789 --state state3 2>err && fail "a canary that is none"
 kill -TERM $server
 wait $server || fail "the server: status $?"
 trap - EXIT

@@ -31,7 +31,7 @@ typedef struct job {
 struct aid_fake {
     aid_fake_plan plan;
     backend b;
-    served m;
+    served m, second;
     tok *tok;
     chat *chat;
     pthread_t thread;
@@ -336,6 +336,15 @@ static served *current(void *ctx)
     return &f->m;
 }
 
+static served *beside(void *ctx)
+{
+    aid_fake *f = ctx;
+    if (!f->plan.beside)
+        return NULL;
+    atomic_fetch_add(&f->references, 1);
+    return &f->second;
+}
+
 static const char *why_none(void *ctx)
 {
     (void)ctx;
@@ -403,7 +412,11 @@ aid_fake *aid_fake_start(const char *dir)
                     .created_unix = 1700000000};
     memset(f->m.model_digest, 'a', 64);
     gen_defaults(&f->m.defaults);
-    f->b = (backend){f,       submit, cancel,   current,   why_none,
+    f->second = f->m;
+    f->second.name = (char *)"fake-canary";
+    memset(f->second.model_digest, 'b', 64);
+    f->second.defaults.temperature = 0.25f;
+    f->b = (backend){f,       submit, cancel,   current,   beside, why_none,
                      release, drain,  counters, histogram, bounds};
     pthread_create(&f->thread, NULL, main_loop, f);
     return f;

@@ -15,6 +15,7 @@ typedef struct aid_fake_plan {
     atomic_int queue_full;      /* refuse with EAGAIN */
     atomic_int fail_after;      /* >= 0: an error after so many tokens (EDEVICE) */
     atomic_int no_model;        /* current() is NULL */
+    atomic_int beside;          /* there is a second model, fake-canary */
     atomic_int deaf;            /* says nothing at all until it is cancelled */
     atomic_int step_age_ms;     /* what the heartbeat shows */
 } aid_fake_plan;

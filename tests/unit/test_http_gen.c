@@ -600,6 +600,61 @@ static void test_a_hook_routes(void **state)
     free(name);
 }
 
+/* With a second model beside the live one its name may be asked for, and routed to. */
+static void test_a_model_beside_the_live_one(void **state)
+{
+    aid_server *s = *state;
+    script x = {.set = "alias", .value = "fake-canary"};
+    aid_reply r = aid_call(s, "POST", CHAT, NULL, "{" U ", \"model\": \"fake-canary\"}", 404);
+    aid_reply_free(&r);
+    s->plan->beside = 1;
+    json_t *live = ask(s, CHAT, "{" U ", \"model\": \"fake\"}"),
+           *v = ask(s, CHAT, "{" U ", \"model\": \"fake-canary\"}");
+    text_is(live, "model", "fake");
+    text_is(v, "model", "fake-canary");
+    assert_string_not_equal(json_string_value(json_object_get(v, "system_fingerprint")),
+                            json_string_value(json_object_get(live, "system_fingerprint")));
+    char *params = aid_fake_last_params(s->fake);
+    has(params, "temperature=0.25"); /* its own defaults */
+    free(params);
+    json_decref(live);
+    json_decref(v);
+    r = aid_call(s, "GET", "/v1/models", NULL, NULL, 200);
+    has(r.body, "\"id\":\"fake\"");
+    has(r.body, "\"id\":\"fake-canary\"");
+    aid_reply_free(&r);
+    r = aid_call(s, "GET", "/v1/models/fake-canary", NULL, NULL, 200);
+    has(r.body, "bbbbbbbb");
+    aid_reply_free(&r);
+    on(s, HOOK_SERVE_ROUTE, &x);
+    v = ask(s, CHAT, "{" U ", \"model\": \"gpt-4\"}");
+    text_is(v, "model", "fake-canary");
+    json_decref(v);
+    v = ask(s, CHAT, "{" U "}");
+    text_is(v, "model", "fake-canary");
+    json_decref(v);
+    s->plan->beside = 0; /* it has gone, and the script does not know */
+    r = aid_call(s, "POST", CHAT, NULL, "{" U "}", 500);
+    aid_reply_free(&r);
+}
+
+/* Who may use the live model may use the one beside it. */
+static void test_keys_and_the_model_beside(void **state)
+{
+    (void)state;
+    aid_server *s = aid_server_open(NULL);
+    s->plan->beside = 1;
+    char *may = aid_server_key(s, SCOPE_INFER, &(api_key){.models_allow = "fake"}),
+         *other = aid_server_key(s, SCOPE_INFER, &(api_key){.models_allow = "gpt-4"});
+    aid_reply r = aid_call(s, "POST", CHAT, may, "{" U ", \"model\": \"fake-canary\"}", 200);
+    aid_reply_free(&r);
+    r = aid_call(s, "POST", CHAT, other, "{" U ", \"model\": \"fake-canary\"}", 403);
+    aid_reply_free(&r);
+    free(may);
+    free(other);
+    aid_server_close(s);
+}
+
 static void test_hooks_change_what_passes(void **state)
 {
     aid_server *s = *state;
@@ -686,6 +741,8 @@ int main(void)
         cmocka_unit_test(test_keeping_nothing),
         cmocka_unit_test(test_a_veto_at_every_point),
         T(test_a_hook_routes),
+        T(test_a_model_beside_the_live_one),
+        cmocka_unit_test(test_keys_and_the_model_beside),
         T(test_hooks_change_what_passes),
         T(test_many_at_once),
     };

@@ -28,6 +28,7 @@ typedef struct place {
     http_server *http;
     uint16_t port;
     live *live;
+    const char *canary; /* under which name; NULL: none */
 } place;
 
 static void must(int rc, const hone_err *e)
@@ -86,6 +87,7 @@ static void start_live(place *p)
                                      .threads = 1,
                                      .dtype = KERN_F32,
                                      .max_seqs = 4},
+                            .canary = p->canary,
                             .poll_ms = 10};
     must(live_start(&p->live, &o, &e), &e);
 }
@@ -151,13 +153,18 @@ static void test_a_model_that_computes_nothing_does_not_start(void **state)
     assert_int_equal(live_state(p->live).phase, LIVE_FAILED);
 }
 
-static void promote(place *p, const char *path, char digest[65])
+static void add_artefact(place *p, const char *path, char digest[65], const char *promote_by)
 {
     hone_err e = {0};
     must(model_dir_digest(digest, path, &e), &e);
     const registry_entry entry = {
-        .digest = digest, .kind = "model", .path = path, .promote_by = "test"};
+        .digest = digest, .kind = "model", .path = path, .promote_by = promote_by};
     must(registry_add(p->store, &entry, &e), &e);
+}
+
+static void promote(place *p, const char *path, char digest[65])
+{
+    add_artefact(p, path, digest, "test");
 }
 
 static live_status wait_for(place *p, int64_t swaps, int64_t failures)
@@ -208,6 +215,85 @@ static void test_a_swap_asks_first(void **state)
     free(other);
 }
 
+/* A copy of the model that is another one, and as good. */
+static char *make_other(place *p, const char *name, char bit)
+{
+    char *dir = path_join(p->dir, name), *data;
+    aid_tiny_make(dir);
+    char *file = path_join(dir, "model.safetensors");
+    size_t len;
+    assert_int_equal(file_read(&data, &len, file, 1 << 24, NULL), 0);
+    data[len - 4] ^= bit;
+    assert_int_equal(file_write(file, data, len, NULL), 0);
+    free(data);
+    free(file);
+    return dir;
+}
+
+static void point_canary(place *p, const char *digest)
+{
+    hone_err e = {0};
+    must(registry_alias_move(p->store, "canary", digest, NULL, "test", "a trial", &e), &e);
+}
+
+/* Until /v1/models says so, or says it no longer. */
+static void wait_for_model(place *p, const char *says, bool there)
+{
+    bool is = !there;
+    for (int64_t end = aid_ms() + WAIT_MS; is != there && aid_ms() < end;) {
+        aid_reply r = aid_http(p->port, "GET", "/v1/models", NULL, NULL);
+        is = strstr(r.body, says) != NULL;
+        aid_reply_free(&r);
+        usleep(2000);
+    }
+    assert_int_equal(is, there);
+}
+
+#define FOR_CANARY "{\"prompt\": \"hello\", \"max_tokens\": 2, \"model\": \"tiny-canary\"}"
+
+/* The alias `canary` is served beside what is live, until it points elsewhere or is live. */
+static void test_a_canary_beside_it(void **state)
+{
+    place *p = *state;
+    hone_err e = {0};
+    char other[65], third[65];
+    char *a = make_other(p, "other", 1), *b = make_other(p, "third", 2);
+    p->canary = "tiny-canary";
+    start_live(p);
+    must(live_wait(p->live, &e), &e);
+    char first[65];
+    memcpy(first, live_state(p->live).digest, 65);
+    expect(p, "POST", "/v1/completions", FOR_CANARY, 404, "there is no model", false);
+    add_artefact(p, a, other, NULL);
+    add_artefact(p, b, third, NULL);
+    point_canary(p, other);
+    wait_for_model(p, other, true);
+    expect(p, "GET", "/v1/models/tiny-canary", NULL, 200, other, false);
+    expect(p, "GET", "/v1/models/tiny", NULL, 200, first, false);
+    expect(p, "POST", "/v1/completions", FOR_CANARY, 200, "\"model\":\"tiny-canary\"", false);
+    expect(p, "POST", "/v1/completions", QUESTION, 200, "\"model\":\"tiny\"", false);
+    point_canary(p, third);
+    wait_for_model(p, third, true);
+    expect(p, "POST", "/v1/completions", FOR_CANARY, 200, "\"model\":\"tiny-canary\"", false);
+    promote(p, b, third); /* now it is live, and not served twice */
+    wait_for_model(p, "tiny-canary", false);
+    expect(p, "GET", "/v1/models/tiny", NULL, 200, third, false);
+    expect(p, "POST", "/v1/completions", FOR_CANARY, 404, "there is no model", false);
+    /* One that computes nothing is refused, and what is live goes on. */
+    char *c = make_other(p, "broken", 4), bad[65];
+    spoil(c);
+    add_artefact(p, c, bad, NULL);
+    int64_t failures = live_state(p->live).failures;
+    point_canary(p, bad);
+    wait_for(p, 0, failures + 1);
+    assert_int_equal(live_state(p->live).failures, failures + 1);
+    assert_string_equal(live_state(p->live).canary, "");
+    expect(p, "POST", "/v1/completions", QUESTION, 200, "\"model\":\"tiny\"", false);
+    free(a);
+    free(b);
+    free(c);
+}
+
 int main(void)
 {
     if (sodium_init() < 0)
@@ -218,6 +304,7 @@ int main(void)
         TEST(test_the_port_opens_before_the_model),
         TEST(test_a_model_that_computes_nothing_does_not_start),
         TEST(test_a_swap_asks_first),
+        TEST(test_a_canary_beside_it),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
