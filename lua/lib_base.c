@@ -250,7 +250,7 @@ static int base_pairs(lua_State *L)
     if ((lua_Unsigned)n == lua_rawlen(L, 1)) {
         lua_pushnil(L);
     } else {
-        sandbox_charge(L, 4 * STEPS_A_KEY * (size_t)n);
+        sandbox_charge(L, (size_t)4 * STEPS_A_KEY * (size_t)n);
         push_keys(L, n);
     }
     lua_pushinteger(L, 0);

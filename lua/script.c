@@ -168,7 +168,7 @@ static void limit(script *s, const hook_info *info, bool deterministic)
 {
     int64_t share = info->budget_us > BUDGET_US ? info->budget_us / BUDGET_US : 1;
     int64_t ms = info->budget_us / 1000 * (deterministic ? 10 : 2);
-    int64_t least = LEAST_TIME_MS * (deterministic ? 10 : 1);
+    int64_t least = (int64_t)LEAST_TIME_MS * (deterministic ? 10 : 1);
     sandbox_limit(s->box, share * s->setup.limits.steps, (ms > least ? ms : least) * 1000000,
                   false);
 }

@@ -189,7 +189,7 @@ static struct MHD_Response *make_response(http_req *r)
     if (p->pull != NULL) {
         pull_state *s = mem_alloc(sizeof *s);
         s->r = r;
-        buf_init(&s->out, PIECE * 64);
+        buf_init(&s->out, (size_t)PIECE * 64);
         return MHD_create_response_from_callback(MHD_SIZE_UNKNOWN, BLOCK, pull_read, s, pull_free);
     }
     size_t len;

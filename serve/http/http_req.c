@@ -195,8 +195,9 @@ static void group_ip(char ip[64])
     }
     memset(&a.s6_addr[8], 0, 8);
     inet_ntop(AF_INET6, &a, ip, 60);
+    size_t n = strlen(ip);
     if (strcmp(ip, "::") != 0)
-        strcat(ip, "/64");
+        memcpy(ip + n, "/64", sizeof "/64");
 }
 
 static void find_ip(http_req *r, const headers *h)
