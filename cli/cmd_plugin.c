@@ -158,6 +158,8 @@ static int do_list(const plugin_args *a, hone_err *e)
                "all, in %lld s; and while a call hangs for %lld s\n",
                (long long)(b.window_ms / 1000), b.failures, b.late, (long long)(b.window_ms / 1000),
                (long long)(b.hang_ms / 1000));
+        puts("given up: a call of a plugin in C after hang_seconds (10; of what comes with the "
+             "program: never)");
     }
     json_decref(list);
     return rc;

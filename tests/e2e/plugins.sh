@@ -271,9 +271,13 @@ ask 'And of the Uno?' >answer.json
 has answer.json "refused by mark: closed today"
 curl -s "$url/metrics" >metrics
 has metrics "hone_plugin_info{plugin=\"mark\",version=\"3.0.0\",sha256=\"$three\"} 1"
-"$HONE" audit export --state state2 >log || fail "audit"
-grep '"plugin.load"' log | grep '"caps"' | grep -q "$caps" || fail "$(cat log)"
+for _ in $(seq 100); do # the record is written after the line of the log
+    "$HONE" audit export --state state2 >log || fail "audit"
+    grep '"plugin.reload"' log | grep "\"was\":\"$two\"" | grep -q "$three" && break
+    sleep 0.1
+done
 grep '"plugin.reload"' log | grep "\"was\":\"$two\"" | grep -q "$three" || fail "$(cat log)"
+grep '"plugin.load"' log | grep '"caps"' | grep -q "$caps" || fail "$(cat log)"
 kill -TERM $server
 wait $server || fail "the server: status $?"
 trap - EXIT

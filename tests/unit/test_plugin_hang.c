@@ -128,12 +128,12 @@ static void test_init_and_fini(void **state)
     hone_err e = {0};
     hooks *h = hook_new();
     loaded *p;
-    assert_int_equal(aid_plugin_try(&p, h, "bad", "{\"mode\":\"wait_init\"}", 5, &e),
+    assert_int_equal(aid_plugin_try(&p, h, "bad", "{\"mode\":\"wait_init\"}", 20, &e),
                      HONE_ETIMEOUT);
     assert_has(e.msg, "plugin bad 1.0.0: init: did not come back within ");
     assert_null(p);
     assert_false(hook_is_used(h));
-    assert_int_equal(aid_plugin_try(&p, h, "bad", "{\"mode\":\"wait_fini\"}", 5, &e), 0);
+    assert_int_equal(aid_plugin_try(&p, h, "bad", "{\"mode\":\"wait_fini\"}", 20, &e), 0);
     assert_int_equal(loader_close(p, 1000, &e), HONE_ETIMEOUT);
     assert_has(e.msg, "plugin bad 1.0.0: fini: did not come back within ");
 }
