@@ -273,7 +273,8 @@ fuzz:  ## fuzz every reader; FUZZ_SECONDS=600 for ten minutes each, T=yaml for o
 fuzz-run: $(if $(strip $T),$(T:%=$B/tests/fuzz/fuzz_%),$(call exe,$(FUZZ_SRC)))
 	@tests/fuzz/run $B $(FUZZ_SECONDS) $T
 
-bench: $(if $(OPS_SRC),$B/op_check) $(call exe,$(BENCH_SRC))  ## measure the speed of this build
+BENCHES  := $(if $(OPS_SRC),$B/op_check) $(call exe,$(BENCH_SRC)) $(PLUGINS)
+bench: $(BENCHES)  ## measure the speed of this build
 	@tests/bench/run $B $T
 
 test-gpu: all $(UNIT_BIN)  ## everything that needs a card; without one it says so
