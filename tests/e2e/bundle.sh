@@ -30,5 +30,11 @@ if command -v unshare >/dev/null && unshare -r true 2>/dev/null; then
         cmp - ../want || fail "hone does not start where there is nothing else"
     echo "ran alone in a file system of its own"
 fi
+if [ ! -e /dev/nvidia0 ]; then
+    for run in run-gpu-tests run-gpu-bench run-gpu-first; do
+        said=$($clean ./$run) || fail "$run fails where there is no card"
+        [[ $said == "skipped: no GPU ("* ]] || fail "$run says: $said"
+    done
+fi
 $clean tests/run . err mem buf utf8 log js yaml conf queue rng hook || fail "tests do not pass"
 echo "$archive"
