@@ -47,7 +47,7 @@ static int start_live(appliance *a, hone_err *e)
 {
     const serve_conf *c = a->conf;
     if (c->canary)
-        a->canary = mem_printf("%s-canary", c->name != NULL ? c->name : "hone");
+        a->canary = mem_printf("%s-canary", c->name);
     const live_options lo = {.st = a->store,
                              .eng = a->engine,
                              .canary = a->canary,

@@ -15,7 +15,7 @@
 const conf_row serve_conf_rows[] = {
     {"model", "base_model", CONF_STR, AT(model), NULL, 0, 0, NULL, "directory of the checkpoint"},
     {"adapter", "lora_model_dir", CONF_STR, AT(adapter), NULL, 0, 0, NULL, "directory of a LoRA adapter served on top of the model"},
-    {"name", "served_model_name", CONF_STR, AT(name), NULL, 0, 0, NULL, "name clients use; default: the last part of the model's path"},
+    {"name", "served_model_name", CONF_STR, AT(name), NULL, 0, 0, NULL, "name clients use; default: the last part of the model's path, or hone"},
     {"device", NULL, CONF_STR, AT(device), "auto", 0, 0, NULL, "cpu, cuda or auto"},
     {"dtype", NULL, CONF_ENUM, AT(dtype), "auto", 0, 0, "auto|f32|bf16", "arithmetic"},
     {"threads", NULL, CONF_INT, AT(threads), "0", 0, 4096, NULL, "threads of the CPU backend; 0: all"},
@@ -127,6 +127,20 @@ static int override(serve_conf *c, const char *assignment, hone_err *e)
     return rc;
 }
 
+/* What clients call a model that was given no name. */
+static char *name_of(const char *model)
+{
+    size_t n = model != NULL ? strlen(model) : 0;
+    while (n > 0 && model[n - 1] == '/')
+        n--;
+    char *path = mem_strndup(model != NULL ? model : "", n);
+    const char *last = path_base(path);
+    bool says = *last != '\0' && strcmp(last, ".") != 0 && strcmp(last, "..") != 0;
+    char *name = mem_strdup(says ? last : "hone");
+    free(path);
+    return name;
+}
+
 int serve_conf_load(serve_conf *c, const char *path, char *const *overrides, int n, hone_err *e)
 {
     *c = (serve_conf){0};
@@ -139,6 +153,8 @@ int serve_conf_load(serve_conf *c, const char *path, char *const *overrides, int
         resolve_list(c->trusted_keys, path);
     for (int i = 0; rc == 0 && i < n; i++)
         rc = override(c, overrides[i], e);
+    if (rc == 0 && c->name == NULL)
+        c->name = name_of(c->model);
     return rc;
 }
 

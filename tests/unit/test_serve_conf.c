@@ -54,6 +54,25 @@ static void test_file_and_overrides(void **state)
     serve_conf_free(&c);
 }
 
+static void test_a_model_without_a_name(void **state)
+{
+    static const struct {
+        const char *yaml, *name;
+    } rows[] = {
+        {"model: models/base\n", "base"}, {"model: models/base//\n", "base"},
+        {"model: /\n", "hone"},           {"model: ..\n", "hone"},
+        {"max_seqs: 2\n", "hone"},
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        serve_conf c;
+        hone_err e = {0};
+        if (load(&c, *state, rows[i].yaml, NULL, 0, &e) != 0)
+            fail_msg("%s", e.msg);
+        assert_string_equal(c.name, rows[i].name);
+        serve_conf_free(&c);
+    }
+}
+
 static void test_mistakes_are_named(void **state)
 {
     serve_conf c;
@@ -137,9 +156,8 @@ int main(void)
 {
 #define T(f) cmocka_unit_test_setup_teardown(f, aid_dir_setup, aid_dir_teardown)
     const struct CMUnitTest tests[] = {
-        T(test_file_and_overrides),
-        T(test_mistakes_are_named),
-        cmocka_unit_test(test_addresses),
+        T(test_file_and_overrides),       T(test_a_model_without_a_name),
+        T(test_mistakes_are_named),       cmocka_unit_test(test_addresses),
         T(test_nothing_open_by_accident),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
