@@ -219,9 +219,11 @@ static __global__ void __launch_bounds__(32 * F32_WARPS) gemv_f32_kernel(gemv_ar
     }
     float mine = 0; /* lane l has output l / ROWS of row l % ROWS */
 #pragma unroll
-    for (int i = 0; i < PAIR * ROWS; i++) {
-        float s = warp_sum(sum[i / ROWS][i % ROWS]);
-        mine = lane == i ? s : mine;
+    for (int i = 0; i < ROWS; i++) {
+        if (i >= a.n)
+            break;
+        float first = warp_sum(sum[0][i]), second = warp_sum(sum[1][i]);
+        mine = lane == i ? first : lane == ROWS + i ? second : mine;
     }
     int64_t i = lane % ROWS, o = o0 + lane / ROWS;
     if (lane < PAIR * ROWS && i < a.n && o < a.out)
