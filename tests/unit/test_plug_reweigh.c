@@ -1,3 +1,4 @@
+#include "core/base/buf.h"
 #include "core/base/file.h"
 #include "core/base/js.h"
 #include "core/base/mem.h"
@@ -64,10 +65,9 @@ static dataset *load(hooks *h, const char *lines)
     return d;
 }
 
-/* All rows of d as one batch, one token each; w has the weights. */
-static int weigh(hooks *h, const dataset *d, float *w, hone_err *e)
+/* n rows of d from the first on as one batch, one token each; w has the weights. */
+static int weigh_some(hooks *h, const dataset *d, size_t first, size_t n, float *w, hone_err *e)
 {
-    size_t n = d->n_rows;
     int32_t ids[32] = {0};
     uint8_t mask[32] = {0};
     uint64_t bound[33], row[32], id[32];
@@ -75,8 +75,8 @@ static int weigh(hooks *h, const dataset *d, float *w, hone_err *e)
     for (size_t i = 0; i <= n; i++)
         bound[i] = i;
     for (size_t i = 0; i < n; i++) {
-        row[i] = i;
-        id[i] = d->rows[i].id;
+        row[i] = first + i;
+        id[i] = d->rows[first + i].id;
         w[i] = 1;
     }
     const hook_batch b = {.ids = ids,
@@ -89,6 +89,11 @@ static int weigh(hooks *h, const dataset *d, float *w, hone_err *e)
                           .id = id};
     const hook_view view = {.batch = &b, .values = w, .n_values = n};
     return hook_emit_view(h, HOOK_TRAIN_BATCH, &view, e);
+}
+
+static int weigh(hooks *h, const dataset *d, float *w, hone_err *e)
+{
+    return weigh_some(h, d, 0, d->n_rows, w, e);
 }
 
 static void weigh_or_fail(hooks *h, const dataset *d, float *w)
@@ -283,12 +288,86 @@ static void test_refusals(void **state)
     free(plugin);
 }
 
+/* Questions of GSM8K by who they speak of and how long they are: weighted, one says nothing of the
+ * other. */
+enum { QUESTIONS = 2000, GROUPS = 3 };
+
+static int group_of(const char *q)
+{
+    return strstr(q, " she ") != NULL ? 0 : strstr(q, " he ") != NULL ? 1 : 2;
+}
+
+static void check_independent(double cell[GROUPS][2])
+{
+    double all = 0, group[GROUPS] = {0}, label[2] = {0};
+    for (int g = 0; g < GROUPS; g++)
+        for (int l = 0; l < 2; l++) {
+            all += cell[g][l];
+            group[g] += cell[g][l];
+            label[l] += cell[g][l];
+        }
+    for (int g = 0; g < GROUPS; g++)
+        for (int l = 0; l < 2; l++)
+            if (fabs(cell[g][l] / all - group[g] / all * label[l] / all) > 1e-6)
+                fail_msg("group %d, label %d: %.6f of all, must be %.6f", g, l, cell[g][l] / all,
+                         group[g] / all * label[l] / all);
+}
+
+static void test_public_questions(void **state)
+{
+    (void)state;
+    json_t *texts = bundled_texts("data/datasets/gsm8k/train.jsonl", "question"), *one;
+    size_t i;
+    if (texts == NULL) {
+        print_message("skipped: no shared data\n");
+        skip();
+    }
+    buf table, lines;
+    buf_init(&table, 1 << 20);
+    buf_init(&lines, 4 << 20);
+    int cell[QUESTIONS][2];
+    json_array_foreach (texts, i, one) {
+        if (i == QUESTIONS)
+            break;
+        const char *q = json_string_value(one);
+        cell[i][0] = group_of(q);
+        cell[i][1] = strlen(q) > 220;
+        buf_printf(&table, "q%zu\t%d\t%d\n", i, cell[i][0], cell[i][1]);
+        json_t *row = json_pack("{s:o, s:s}", "id", json_sprintf("q%zu", i), "text", "a question");
+        char *line = js_text(row, false);
+        buf_printf(&lines, "%s\n", line);
+        free(line);
+        json_decref(row);
+    }
+    hooks *h = bundled_hooks();
+    loaded *p = open_with(h, table.data);
+    dataset *d = load(h, lines.data);
+    double weighted[GROUPS][2] = {{0}};
+    assert_int_equal(d->n_rows, QUESTIONS);
+    for (size_t first = 0; first < QUESTIONS; first += 32) {
+        size_t n = QUESTIONS - first < 32 ? QUESTIONS - first : 32;
+        float w[32];
+        hone_err e = {0};
+        if (weigh_some(h, d, first, n, w, &e) != 0)
+            fail_msg("%s", e.msg);
+        for (size_t k = 0; k < n; k++)
+            weighted[cell[first + k][0]][cell[first + k][1]] += (double)w[k];
+    }
+    check_independent(weighted);
+    dataset_close(d);
+    close_with(h, p);
+    buf_free(&table);
+    buf_free(&lines);
+    json_decref(texts);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_weights_by_hand),     cmocka_unit_test(test_a_filter_in_between),
         cmocka_unit_test(test_what_it_is_for),      cmocka_unit_test(test_counts_are_of_one_run),
         cmocka_unit_test(test_a_row_without_label), cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_public_questions),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }
