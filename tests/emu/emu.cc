@@ -568,9 +568,11 @@ static void leave(void *dst, const void *src, size_t n, cudaStream_t s)
 cudaError_t cudaMemcpyAsync(void *dst, const void *src, size_t n, cudaMemcpyKind kind,
                             cudaStream_t s)
 {
+    if (lost() != cudaSuccess) /* nothing is queued on a lost card */
+        return lost();
     if (kind == cudaMemcpyDeviceToHost) {
         emu::submit([=] { leave(dst, src, n, s); });
-        return lost();
+        return cudaSuccess;
     }
     emu::submit([=] {
         turn mine(busy);
@@ -578,7 +580,7 @@ cudaError_t cudaMemcpyAsync(void *dst, const void *src, size_t n, cudaMemcpyKind
         memmove(dst, src, n);
         open_memory(false);
     });
-    return lost();
+    return cudaSuccess;
 }
 cudaError_t cudaMemcpy2DAsync(void *dst, size_t dpitch, const void *src, size_t spitch,
                               size_t width, size_t height, cudaMemcpyKind, cudaStream_t)
