@@ -71,6 +71,18 @@ paste whole.ids mended.ids | awk -F'\t' '$1 != $2 { print NR }' | sort >differ
 sort telling | comm -12 - differ >left
 [ ! -s left ] || fail "not mended: lines $(tr '\n' ' ' <left)"
 
+# ---- trim: white space goes, and then what is short
+jq -c '{text: ("\t " + .text + " \n")}' "$c4" >padded.jsonl
+long=$(jq -r '.text | gsub("^[ \t\r\n]+|[ \t\r\n]+$"; "") | utf8bytelength' "$c4" |
+    awk '$1 >= 1000' | wc -l)
+settings <<END
+datasets: [padded.jsonl]
+plugins: [{path: trim, settings: {min_bytes: 1000}}]
+END
+preview --rows 0
+has "$long rows used"
+[ "$long" -gt 50 ] && [ "$long" -lt 250 ] || fail "$long long rows decide nothing"
+
 # ---- quality: nothing goes without being asked to; the limits of the recipes
 for recipe in web docs; do
     settings <<END
