@@ -8,6 +8,7 @@
 #include "core/base/js.h"
 #include "core/base/mem.h"
 #include "core/base/yaml.h"
+#include "plugins/crash.h"
 
 #include <errno.h>
 #include <locale.h>
@@ -410,6 +411,7 @@ static world look_around(void)
 {
     world w = {.threads = count_dir("/proc/self/task"), .files = count_dir("/proc/self/fd")};
     w.locale = mem_strdup(setlocale(LC_ALL, NULL));
+    crash_watch(); /* the loader's own */
     for (int i = 1; i < 32; i++)
         sigaction(i, NULL, &w.handlers[i]);
     return w;

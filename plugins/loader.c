@@ -6,6 +6,7 @@
 #include "core/base/log.h"
 #include "core/base/mem.h"
 #include "core/base/version.h"
+#include "plugins/crash.h"
 #include "plugins/image.h"
 #include "plugins/runner.h"
 #include "plugins/settings.h"
@@ -180,7 +181,10 @@ static int answer(value_call *c, int rc, hook_call *call, hone_err *e)
 static void enter(void *arg)
 {
     plugin_call *c = arg;
-    c->rc = c->s->fn(&c->s->p->host, &c->v.seen, c->s->user);
+    const subscription *s = c->s;
+    crash_place before = crash_enter(s->p->d.name, hook_describe(s->point)->name);
+    c->rc = s->fn(&s->p->host, &c->v.seen, s->user);
+    crash_leave(before);
 }
 
 /* On this thread where there is no limit. */
@@ -395,18 +399,23 @@ static void loaded_free(loaded *p)
 static void enter_init(void *arg)
 {
     loaded *p = arg;
+    crash_place before = crash_enter(p->d.name, "init");
     p->init_rc = p->d.init(&p->host, (hone_ctx *)(void *)p);
+    crash_leave(before);
 }
 
 static void enter_fini(void *arg)
 {
     loaded *p = arg;
+    crash_place before = crash_enter(p->d.name, "fini");
     p->d.fini(&p->host, (hone_ctx *)(void *)p);
+    crash_leave(before);
 }
 
 static int start(loaded *p, hone_err *e)
 {
     p->in_init = true;
+    crash_watch();
     int rc = run_limited(p, enter_init, p, INIT_TIMES * p->limit_ns, e);
     if (rc != 0)
         return hone_fail_at(e, "init");

@@ -8,6 +8,7 @@
 
 #include <limits.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -168,6 +169,49 @@ static void test_a_turn_that_does_not_come(void **state)
 
 /* ---- in a process of its own ---- */
 
+static void crash_in_init(void *arg)
+{
+    (void)arg;
+    signal(SIGSEGV, SIG_DFL); /* not cmocka's */
+    open_bad(hook_new(), "crash_init");
+}
+
+static void crash_in_a_hook(void *arg)
+{
+    int rc;
+    hone_err e = {0};
+    hooks *h = hook_new();
+    (void)arg;
+    signal(SIGSEGV, SIG_DFL);
+    open_bad(h, "crash");
+    free(aid_emit(h, HOOK_DATA_FILTER, "{\"record\":{\"text\":\"x\"}}", &rc, &e));
+}
+
+/* The process is lost, and its last words say to whom. */
+static void test_a_crash_is_told(void **state)
+{
+    static const struct {
+        void (*fn)(void *arg);
+        const char *where;
+    } rows[] = {{crash_in_init, "init"}, {crash_in_a_hook, "data.filter"}};
+    (void)state;
+#ifdef __SANITIZE_ADDRESS__
+    skip(); /* the sanitizer ends the process in its own way */
+#endif
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        int status;
+        char *said = aid_stderr(rows[i].fn, NULL, &status);
+        char *want = mem_printf("hone: plugin bad crashed at %s (Segmentation fault), and the "
+                                "process with it: leave it out; 'hone plugin check FILE' shows it "
+                                "alone\n",
+                                rows[i].where);
+        assert_string_equal(said, want);
+        assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGSEGV);
+        free(want);
+        free(said);
+    }
+}
+
 /* What `hone plugin check` says about a file; caller frees. */
 static char *check(const char *file, const char *mode, const char *more, int *status)
 {
@@ -306,6 +350,8 @@ int main(void)
 {
     js_start();
     const struct CMUnitTest tests[] = {
+        /* Before this process itself has loaded a plugin. */
+        cmocka_unit_test(test_a_crash_is_told),
         cmocka_unit_test(test_what_the_point_does_not_allow),
         cmocka_unit_test(test_init_that_fails),
         cmocka_unit_test(test_two_of_one_name),
