@@ -36,22 +36,17 @@ static int64_t panels_of(const cpu_matrix *m)
 
 /* ---- one panel ------------------------------------------------------------------------------- */
 
-/* The most frequent exponents of n weights and, for each exponent, its code. Returns how many
- * weights have another. */
-static int64_t choose(const uint16_t *w, int64_t n, uint8_t table[COMPACT_TABLE],
-                      uint8_t code[EXPONENTS])
+/* The most frequent exponents of n weights. Returns how many weights have another. */
+static int64_t choose(const uint16_t *w, int64_t n, uint8_t table[COMPACT_TABLE])
 {
     int64_t count[EXPONENTS] = {0}, rare = n;
     for (int64_t i = 0; i < n; i++)
         count[exponent(w[i])]++;
-    memset(code, COMPACT_RARE, EXPONENTS);
     for (int t = 0; t < COMPACT_RARE; t++) {
         int best = 0;
         for (int e = 1; e < EXPONENTS; e++)
             best = count[e] > count[best] ? e : best;
         table[t] = (uint8_t)best;
-        if (count[best] > 0)
-            code[best] = (uint8_t)t;
         rare -= count[best];
         count[best] = 0;
     }
@@ -105,18 +100,19 @@ static const uint16_t *panel_of(const job *j, int64_t p)
 static void count_panel(void *arg, int64_t p, int thread)
 {
     const job *j = arg;
-    uint8_t code[EXPONENTS];
     (void)thread;
     j->c->first[p + 1] =
-        choose(panel_of(j, p), j->steps * COMPACT_STEP, j->c->table + p * COMPACT_TABLE, code);
+        choose(panel_of(j, p), j->steps * COMPACT_STEP, j->c->table + p * COMPACT_TABLE);
 }
 
 static void write_panel(void *arg, int64_t p, int thread)
 {
     const job *j = arg;
-    uint8_t table[COMPACT_TABLE], code[EXPONENTS], *rare = j->c->rare + j->c->first[p];
+    uint8_t code[EXPONENTS], *rare = j->c->rare + j->c->first[p];
     (void)thread;
-    choose(panel_of(j, p), j->steps * COMPACT_STEP, table, code);
+    memset(code, COMPACT_RARE, sizeof code);
+    for (int t = 0; t < COMPACT_RARE; t++)
+        code[j->c->table[p * COMPACT_TABLE + t]] = (uint8_t)t;
     for (int64_t k = 0; k < j->steps; k++)
         rare = write_step(panel_of(j, p) + k * COMPACT_STEP, code,
                           j->data + (p * j->steps + k) * COMPACT_STEP_BYTES, rare);
