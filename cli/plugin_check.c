@@ -21,6 +21,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 enum {
@@ -28,6 +29,7 @@ enum {
     ROUNDS = 6,
     ROUND_CALLS = 20000,
     ROUND_NS = 200000000,
+    ENDING_NS = 1000000000,
     THREADS = 4,
     SECONDS = 60,
     MAX_REPORT = 16 << 20
@@ -407,6 +409,14 @@ typedef struct world {
     struct sigaction handlers[32];
 } world;
 
+/* A thread that was joined stays in /proc until the kernel is done with it. */
+static void let_threads_end(int n)
+{
+    int64_t end = clock_mono_ns() + ENDING_NS;
+    while (count_dir("/proc/self/task") > n && clock_mono_ns() < end)
+        nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
+}
+
 static world look_around(void)
 {
     world w = {.threads = count_dir("/proc/self/task"), .files = count_dir("/proc/self/fd")};
@@ -510,6 +520,7 @@ static int child(bench *b, const plugin_args *a, hone_err *e)
     }
     doing(b, "fini", "-");
     extend_close(x);
+    let_threads_end(before.threads);
     world after = look_around();
     after.files -= n_loads * (int)extend_is_object(a->words[0]); /* the image of a plugin stays */
     if (rc == 0)
