@@ -2,10 +2,12 @@
 
 #include "core/base/file.h"
 #include "core/base/mem.h"
+#include "plugins/crash.h"
 
 #include <dlfcn.h>
 #include <errno.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -30,14 +32,6 @@ static int memory_file(int *fd, const trust_file *f, hone_err *e)
         at += n > 0 ? (size_t)n : 0;
     }
     return 0;
-}
-
-/* The linker's message without the name that only this process knows. */
-static const char *linker_says(void)
-{
-    const char *s = dlerror();
-    const char *colon = s != NULL ? strstr(s, ": ") : NULL;
-    return s == NULL ? "unknown error" : strncmp(s, "/proc/", 6) == 0 && colon ? colon + 2 : s;
 }
 
 static int check_numbers(const hone_descriptor *d, hone_err *e)
@@ -90,29 +84,87 @@ static int read_descriptor(hone_descriptor *out, const hone_descriptor *theirs, 
     return rc == 0 ? check_words(out, e) : rc;
 }
 
-int image_open(hone_descriptor *d, const trust_file *f, hone_err *e)
+/* What runs of the plugin before it can be asked anything. Of one that hangs it stays. */
+typedef struct loading {
+    char file[128]; /* what the messages call it */
+    char path[64];  /* of the bytes in memory */
+    char why[512];  /* the linker's */
+    void *handle;
+    hone_descriptor_fn *describe;
+    const hone_descriptor *theirs;
+} loading;
+
+/* The linker's message, without the name that only this process knows. */
+static void keep_message(loading *l)
 {
-    char name[64];
-    int fd = -1;
-    hone_descriptor_fn *describe = NULL;
-    int rc = memory_file(&fd, f, e);
+    const char *s = dlerror(); /* of this thread */
+    const char *colon = s != NULL ? strstr(s, ": ") : NULL;
+    s = s == NULL ? "unknown error" : strncmp(s, "/proc/", 6) == 0 && colon ? colon + 2 : s;
+    snprintf(l->why, sizeof l->why, "%s", s);
+}
+
+static void enter_load(void *arg)
+{
+    loading *l = arg;
+    crash_place before = crash_enter(l->file, "its constructors");
+    l->handle = dlopen(l->path, RTLD_NOW | RTLD_LOCAL);
+    crash_leave(before);
+    if (l->handle == NULL)
+        keep_message(l);
+}
+
+static void enter_describe(void *arg)
+{
+    loading *l = arg;
+    crash_place before = crash_enter(l->file, "its descriptor");
+    l->theirs = l->describe();
+    crash_leave(before);
+}
+
+/* exit() would wait for the linker, which waits for the constructor. */
+static void leave(int status, void *arg)
+{
+    (void)arg;
+    fflush(NULL);
+    _exit(status);
+}
+
+static int load(loading *l, runner *r, hone_err *e)
+{
+    int rc = runner_call(r, enter_load, l, 0, e);
+    if (rc == HONE_ETIMEOUT)
+        on_exit(leave, NULL);
+    if (rc != 0)
+        return hone_fail_at(e, "its constructors");
+    if (l->handle == NULL)
+        return hone_fail(e, HONE_EFORMAT, "cannot be loaded: %s", l->why);
+    void *symbol = dlsym(l->handle, "hone_plugin_descriptor_v1");
+    if (symbol == NULL)
+        return hone_fail(e, HONE_EFORMAT,
+                         "is no plugin: it does not export hone_plugin_descriptor_v1");
+    memcpy(&l->describe, &symbol, sizeof l->describe); /* ISO C has no cast for it */
+    rc = runner_call(r, enter_describe, l, 0, e);
+    return rc == 0 ? 0 : hone_fail_at(e, "its descriptor");
+}
+
+int image_open(hone_descriptor *d, const trust_file *f, runner *r, hone_err *e)
+{
+    int fd = -1, rc = memory_file(&fd, f, e);
     if (rc != 0) {
         close(fd);
         return rc;
     }
-    snprintf(name, sizeof name, "/proc/self/fd/%d", fd);
-    void *handle = dlopen(name, RTLD_NOW | RTLD_LOCAL);
-    if (handle == NULL) {
-        rc = hone_fail(e, HONE_EFORMAT, "%s: cannot be loaded: %s", f->path, linker_says());
+    loading *l = mem_alloc(sizeof *l);
+    snprintf(l->file, sizeof l->file, "%s", path_base(f->path));
+    snprintf(l->path, sizeof l->path, "/proc/self/fd/%d", fd);
+    crash_watch();
+    rc = load(l, r, e);
+    if (rc == 0)
+        rc = read_descriptor(d, l->theirs, e);
+    if (rc != HONE_ETIMEOUT && l->handle == NULL)
         close(fd);
-        return rc;
-    }
-    void *symbol = dlsym(handle, "hone_plugin_descriptor_v1");
-    if (symbol == NULL)
-        return hone_fail(e, HONE_EFORMAT,
-                         "%s: is no plugin: it does not export hone_plugin_descriptor_v1", f->path);
-    memcpy(&describe, &symbol, sizeof describe); /* ISO C has no cast for it */
-    rc = read_descriptor(d, describe(), e);
+    if (rc != HONE_ETIMEOUT)
+        free(l);
     return rc == 0 ? 0 : hone_fail_at(e, "%s", f->path);
 }
 

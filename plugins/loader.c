@@ -19,8 +19,9 @@
 #include <time.h>
 
 /* LEAST_NS: of a microsecond of a point's budget, ten times that. INIT_TIMES: a plugin may load
- * much when it starts. */
+ * much when it starts. DESCRIBE_NS: of reading what a file says of itself. */
 enum { MAX_SUBSCRIPTIONS = 256, TURN_SECONDS = 2, LEAST_NS = 10000, INIT_TIMES = 12 };
+static const int64_t DESCRIBE_NS = 10 * INT64_C(1000000000);
 
 /* One hook of a plugin. */
 typedef struct subscription {
@@ -187,19 +188,9 @@ static void enter(void *arg)
     crash_leave(before);
 }
 
-/* On this thread where there is no limit. */
-static int run_limited(const loaded *p, void (*fn)(void *arg), void *arg, int64_t least_ns,
-                       hone_err *e)
-{
-    if (p->runner != NULL)
-        return runner_call(p->runner, fn, arg, least_ns, e);
-    fn(arg);
-    return 0;
-}
-
 static bool is_lost(const loaded *p)
 {
-    return p->runner != NULL && runner_lost(p->runner) > 0;
+    return runner_lost(p->runner) > 0;
 }
 
 /* Whatever the call has stays as it is from here on; its data are also held by our caller. */
@@ -230,7 +221,7 @@ static int call_plugin(hook_call *call, void *user, hone_err *e)
                          "another call of it has been running for %d s, and it is not thread-safe",
                          TURN_SECONDS);
     plugin_call *c = call_start(s, call);
-    int rc = run_limited(s->p, enter, c, hook_describe(s->point)->budget_us * LEAST_NS, e);
+    int rc = runner_call(s->p->runner, enter, c, hook_describe(s->point)->budget_us * LEAST_NS, e);
     if (rc == HONE_ETIMEOUT)
         return lose(s, call, e);
     if (turns)
@@ -415,8 +406,7 @@ static void enter_fini(void *arg)
 static int start(loaded *p, hone_err *e)
 {
     p->in_init = true;
-    crash_watch();
-    int rc = run_limited(p, enter_init, p, INIT_TIMES * p->limit_ns, e);
+    int rc = runner_call(p->runner, enter_init, p, INIT_TIMES * p->limit_ns, e);
     if (rc != 0)
         return hone_fail_at(e, "init");
     p->in_init = false;
@@ -430,7 +420,7 @@ static int finish(loaded *p, hone_err *e)
 {
     if (p->d.fini == NULL)
         return 0;
-    int rc = run_limited(p, enter_fini, p, 0, e);
+    int rc = runner_call(p->runner, enter_fini, p, 0, e);
     return rc == 0 ? 0 : hone_fail_at(e, "fini");
 }
 
@@ -460,7 +450,7 @@ int loader_open(loaded **out, const loader_args *a, hone_err *e)
     p->runner = a->limit_ns > 0 ? runner_new(a->limit_ns) : NULL;
     *out = NULL;
     fill_host(&p->host);
-    int rc = image_open(&p->d, a->file, e);
+    int rc = image_open(&p->d, a->file, p->runner, e);
     if (rc != 0) {
         loaded_free(p);
         return rc;
@@ -521,8 +511,11 @@ int loader_describe(json_t **out, const trust_file *f, hone_err *e)
 {
     hone_descriptor d;
     json_t *settings = NULL;
+    runner *r = runner_new(DESCRIBE_NS);
     *out = NULL;
-    int rc = image_open(&d, f, e);
+    int rc = image_open(&d, f, r, e);
+    if (runner_lost(r) == 0)
+        runner_free(r);
     if (rc == 0)
         rc = settings_read(&settings, &d, NULL, NULL, e);
     json_decref(settings);

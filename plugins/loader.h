@@ -16,9 +16,10 @@ typedef struct loader_args {
     const char *dir; /* what settings of type PATH are relative to; NULL: working directory */
     hooks *hooks;
     /* What one call may take of the processor, and at least ten times what its point gives; init
-     * twelve times as much. 0: no limit, and no thread of its own for it. A call that does not come
-     * back is lost: it fails with ETIMEOUT, the plugin is not called any more (hook_retire), and
-     * stays in memory. It sees copies, so that what it may still write to is nobody else's. */
+     * twelve times as much, and before it the loading (image_open) once. 0: no limit, and no thread
+     * of its own for it. A call that does not come back is lost: it fails with ETIMEOUT, the plugin
+     * is not called any more (hook_retire), and stays in memory. It sees copies, so that what it
+     * may still write to is nobody else's. */
     int64_t limit_ns;
 } loader_args;
 

@@ -16,11 +16,12 @@ runner *runner_new(int64_t limit_ns);
  * still need the plugin. */
 void runner_free(runner *r);
 
-/* Runs fn(arg) and waits for it; the limit is at least `least_ns`. On many threads at once.
+/* Runs fn(arg) and waits for it; the limit is at least `least_ns`. On many threads at once. With
+ * r NULL it runs on the caller's thread, for as long as it takes.
  * ETIMEOUT: it is lost, and still running perhaps: neither arg nor anything that it reaches may be
  * freed, changed or read any more. The message says how long it ran. EAGAIN: there is no thread for
  * it, and nothing ran. */
 int runner_call(runner *r, void (*fn)(void *arg), void *arg, int64_t least_ns, hone_err *e);
 
-/* Calls that were lost. */
+/* Calls that were lost; none with r NULL. */
 int runner_lost(const runner *r);

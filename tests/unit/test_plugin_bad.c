@@ -169,38 +169,47 @@ static void test_a_turn_that_does_not_come(void **state)
 
 /* ---- in a process of its own ---- */
 
-static void crash_in_init(void *arg)
+enum { LIMIT_MS = 10000 };
+
+static void crash_in_init(void *limit_ms)
 {
-    (void)arg;
+    hone_err e = {0};
+    loaded *p;
     signal(SIGSEGV, SIG_DFL); /* not cmocka's */
-    open_bad(hook_new(), "crash_init");
+    aid_plugin_try(&p, hook_new(), "bad", "{\"mode\":\"crash_init\"}", *(int *)limit_ms, &e);
 }
 
-static void crash_in_a_hook(void *arg)
+static void crash_in_a_hook(void *limit_ms)
 {
     int rc;
     hone_err e = {0};
+    loaded *p;
     hooks *h = hook_new();
-    (void)arg;
     signal(SIGSEGV, SIG_DFL);
-    open_bad(h, "crash");
+    aid_plugin_try(&p, h, "bad", "{\"mode\":\"crash\"}", *(int *)limit_ms, &e);
     free(aid_emit(h, HOOK_DATA_FILTER, "{\"record\":{\"text\":\"x\"}}", &rc, &e));
 }
 
-/* The process is lost, and its last words say to whom. */
+/* The process is lost, and its last words say to whom; also where the calls have a limit, and so a
+ * thread of their own. */
 static void test_a_crash_is_told(void **state)
 {
     static const struct {
         void (*fn)(void *arg);
+        int limit_ms;
         const char *where;
-    } rows[] = {{crash_in_init, "init"}, {crash_in_a_hook, "data.filter"}};
+    } rows[] = {{crash_in_init, 0, "init"},
+                {crash_in_init, LIMIT_MS, "init"},
+                {crash_in_a_hook, 0, "data.filter"},
+                {crash_in_a_hook, LIMIT_MS, "data.filter"}};
     (void)state;
 #ifdef __SANITIZE_ADDRESS__
     skip(); /* the sanitizer ends the process in its own way */
 #endif
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
         int status;
-        char *said = aid_stderr(rows[i].fn, NULL, &status);
+        int limit_ms = rows[i].limit_ms;
+        char *said = aid_stderr(rows[i].fn, &limit_ms, &status);
         char *want = mem_printf("hone: plugin bad crashed at %s (Segmentation fault), and the "
                                 "process with it: leave it out; 'hone plugin check FILE' shows it "
                                 "alone\n",
@@ -208,6 +217,46 @@ static void test_a_crash_is_told(void **state)
         assert_string_equal(said, want);
         assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGSEGV);
         free(want);
+        free(said);
+    }
+}
+
+/* What runs of a plugin before its init: as the environment says. */
+static void open_early(void *arg)
+{
+    hone_err e = {0};
+    loaded *p;
+    setenv("HONE_TEST_EARLY", arg, 1);
+    signal(SIGSEGV, SIG_DFL);
+    int rc = aid_plugin_try(&p, hook_new(), "early", NULL, 50, &e);
+    fprintf(stderr, "%d %s", rc, e.msg);
+    exit(3);
+}
+
+/* A hang is refused, and the process can end, whatever the linker still holds; of a crash the file
+ * is named. */
+static void test_before_init(void **state)
+{
+    static const struct {
+        const char *what, *want;
+    } rows[] = {
+        {"load hang", "early.so: its constructors: did not come back within "},
+        {"describe hang", "early.so: its descriptor: did not come back within "},
+        {"load crash", "hone: plugin early.so crashed at its constructors (Segmentation fault)"},
+        {"describe crash", "hone: plugin early.so crashed at its descriptor (Segmentation fault)"},
+        {"nothing", "0 "},
+    };
+    (void)state;
+#ifdef __SANITIZE_ADDRESS__
+    skip(); /* the sanitizer ends the process in its own way */
+#endif
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        int status;
+        bool crash = strstr(rows[i].what, "crash") != NULL;
+        char *said = aid_stderr(open_early, (void *)(uintptr_t)rows[i].what, &status);
+        if (strstr(said, rows[i].want) == NULL)
+            fail_msg("%s: '%s' is not in: %s", rows[i].what, rows[i].want, said);
+        assert_true(crash ? WIFSIGNALED(status) : WIFEXITED(status) && WEXITSTATUS(status) == 3);
         free(said);
     }
 }
@@ -352,6 +401,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         /* Before this process itself has loaded a plugin. */
         cmocka_unit_test(test_a_crash_is_told),
+        cmocka_unit_test(test_before_init),
         cmocka_unit_test(test_what_the_point_does_not_allow),
         cmocka_unit_test(test_init_that_fails),
         cmocka_unit_test(test_two_of_one_name),
