@@ -48,6 +48,12 @@ static void scribble(const hone_host *h, hone_call *call)
         }
 }
 
+/* Until there is no stack left. */
+static int64_t deep(volatile int64_t n)
+{
+    return n < 0 ? 0 : deep(n + 1) + n;
+}
+
 static int misbehave(const hone_host *h, hone_call *call, void *user)
 {
     const char *mode = user;
@@ -55,6 +61,8 @@ static int misbehave(const hone_host *h, hone_call *call, void *user)
         return HONE_CONTINUE;
     if (is(mode, "crash"))
         *nowhere = 1;
+    if (is(mode, "deep"))
+        n_calls += deep(0);
     if (is(mode, "exit"))
         exit(0);
     while (is(mode, "loop") && for_ever)

@@ -179,15 +179,30 @@ static void crash_in_init(void *limit_ms)
     aid_plugin_try(&p, hook_new(), "bad", "{\"mode\":\"crash_init\"}", *(int *)limit_ms, &e);
 }
 
-static void crash_in_a_hook(void *limit_ms)
+static void in_a_hook(const char *settings, int limit_ms)
 {
     int rc;
     hone_err e = {0};
     loaded *p;
     hooks *h = hook_new();
     signal(SIGSEGV, SIG_DFL);
-    aid_plugin_try(&p, h, "bad", "{\"mode\":\"crash\"}", *(int *)limit_ms, &e);
+    aid_plugin_try(&p, h, "bad", settings, limit_ms, &e);
     free(aid_emit(h, HOOK_DATA_FILTER, "{\"record\":{\"text\":\"x\"}}", &rc, &e));
+}
+
+static void crash_in_a_hook(void *limit_ms)
+{
+    in_a_hook("{\"mode\":\"crash\"}", *(int *)limit_ms);
+}
+
+static void without_stack(void *limit_ms)
+{
+    in_a_hook("{\"mode\":\"deep\"}", *(int *)limit_ms);
+}
+
+static void exit_in_a_hook(void *limit_ms)
+{
+    in_a_hook("{\"mode\":\"exit\"}", *(int *)limit_ms);
 }
 
 /* The process is lost, and its last words say to whom; also where the calls have a limit, and so a
@@ -197,25 +212,29 @@ static void test_a_crash_is_told(void **state)
     static const struct {
         void (*fn)(void *arg);
         int limit_ms;
-        const char *where;
-    } rows[] = {{crash_in_init, 0, "init"},
-                {crash_in_init, LIMIT_MS, "init"},
-                {crash_in_a_hook, 0, "data.filter"},
-                {crash_in_a_hook, LIMIT_MS, "data.filter"}};
+        const char *what;
+    } rows[] = {{crash_in_init, 0, "crashed at init (Segmentation fault)"},
+                {crash_in_init, LIMIT_MS, "crashed at init (Segmentation fault)"},
+                {crash_in_a_hook, 0, "crashed at data.filter (Segmentation fault)"},
+                {crash_in_a_hook, LIMIT_MS, "crashed at data.filter (Segmentation fault)"},
+                {without_stack, 0, "crashed at data.filter (Segmentation fault)"},
+                {without_stack, LIMIT_MS, "crashed at data.filter (Segmentation fault)"},
+                {exit_in_a_hook, 0, "ended at data.filter (exit)"},
+                {exit_in_a_hook, LIMIT_MS, "ended at data.filter (exit)"}};
     (void)state;
 #ifdef __SANITIZE_ADDRESS__
     skip(); /* the sanitizer ends the process in its own way */
 #endif
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
-        int status;
-        int limit_ms = rows[i].limit_ms;
+        int status, limit_ms = rows[i].limit_ms;
         char *said = aid_stderr(rows[i].fn, &limit_ms, &status);
-        char *want = mem_printf("hone: plugin bad crashed at %s (Segmentation fault), and the "
-                                "process with it: leave it out; 'hone plugin check FILE' shows it "
-                                "alone\n",
-                                rows[i].where);
+        char *want = mem_printf("hone: plugin bad %s, and the process with it: leave it out; 'hone "
+                                "plugin check FILE' shows it alone\n",
+                                rows[i].what);
         assert_string_equal(said, want);
-        assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGSEGV);
+        assert_true(rows[i].fn == exit_in_a_hook
+                        ? WIFEXITED(status) && WEXITSTATUS(status) == 1
+                        : WIFSIGNALED(status) && WTERMSIG(status) == SIGSEGV);
         free(want);
         free(said);
     }
@@ -306,7 +325,7 @@ static void test_what_check_finds(void **state)
         {"crash_init", "", "survives     -                    crashed (Segmentation fault): init"},
         {"crash", "", "crashed (Segmentation fault): example at data.filter"},
         {"loop", "--seconds 1", "did not come back within 1 s: example at data.filter"},
-        {"exit", "", "ended the process (status 0): example at data.filter"},
+        {"exit", "", "ended the process (status 1): example at data.filter"},
         {"overrun", "", "crashed (Segmentation fault): example at train.batch"},
         {"readonly", "", "crashed (Segmentation fault): example at train.batch"},
         {"nan", "", "weight 0 is -1, must be finite and not below 0"},
