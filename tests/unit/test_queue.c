@@ -36,7 +36,7 @@ static void test_time_out(void **state)
     int64_t start = clock_mono_ns();
     assert_int_equal(queue_pop(q, &got, 50), HONE_EAGAIN);
     int64_t ms = (clock_mono_ns() - start) / 1000000;
-    assert_true(ms >= 50 && ms < 5000);
+    assert_true(ms >= 50 && ms < 60000);
     assert_null(got);
     queue_free(q);
 }
@@ -111,9 +111,9 @@ static void test_a_waiting_push_gets_the_room(void **state)
     assert_int_equal(queue_push(q, &items[0]), 0);
     assert_int_equal(pthread_create(&t, NULL, push_for_ever, &w), 0);
     usleep(10000);
-    assert_int_equal(queue_pop(q, &got, 1000), 0);
+    assert_int_equal(queue_pop(q, &got, 60000), 0);
     assert_ptr_equal(got, &items[0]);
-    assert_int_equal(queue_pop(q, &got, 1000), 0);
+    assert_int_equal(queue_pop(q, &got, 60000), 0);
     assert_ptr_equal(got, &items[1]);
     pthread_join(t, NULL);
     assert_int_equal(w.rc, 0);
