@@ -23,3 +23,7 @@ char *aid_stderr(void (*fn)(void *arg), void *arg, int *status);
 
 /* A whole file as text; caller frees. Fails the test where it cannot be read. */
 char *aid_text(const char *path);
+
+/* Where what is counted by the day (UTC) must fall on one: waits for tomorrow if today has only
+ * seconds left. The day, since 1970. */
+int64_t aid_day(void);

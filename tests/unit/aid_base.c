@@ -1,6 +1,7 @@
 #include "tests/unit/aid.h"
 
 #include "core/base/buf.h"
+#include "core/base/clock.h"
 #include "core/base/file.h"
 #include "core/base/mem.h"
 
@@ -71,4 +72,13 @@ char *aid_text(const char *path)
     if (file_read(&text, &len, path, 64 << 20, &e) != 0)
         fail_msg("%s", e.msg);
     return text;
+}
+
+int64_t aid_day(void)
+{
+    enum { DAY_MS = 86400000, ROOM_MS = 30000 };
+    int64_t left = DAY_MS - clock_unix_ms() % DAY_MS;
+    if (left < ROOM_MS)
+        usleep((useconds_t)(left + 1) * 1000);
+    return clock_unix_ms() / DAY_MS;
 }

@@ -7,6 +7,7 @@
 #include "serve/store/audit.h"
 #include "serve/store/keys.h"
 #include "serve/store/requests.h"
+#include "tests/unit/aid.h"
 #include "tests/unit/aid_dir.h"
 
 #include <setjmp.h>
@@ -469,6 +470,7 @@ static void test_import(void **state)
 static void test_purge_leaves_feedback(void **state)
 {
     store *s = ((place *)*state)->s;
+    int64_t today = aid_day();
     json_t *r = parse("{\"id\": \"old\", \"key_id\": \"keyaaaaa\", \"route\": \"r\","
                       "\"model\": \"m\", \"status\": 200, \"keep\": \"full\", \"expires_at\": 5,"
                       "\"prompt\": \"p\", \"choices\": [{\"index\": 0, \"text\": \"a\"}]}");
@@ -486,7 +488,7 @@ static void test_purge_leaves_feedback(void **state)
     json_decref(got);
     assert_int_equal(counted(s, NULL), 1);
     int64_t used;
-    assert_int_equal(keys_usage(s, "keyaaaaa", clock_unix_ms() / 86400000, &used, &e), 0);
+    assert_int_equal(keys_usage(s, "keyaaaaa", today, &used, &e), 0);
     assert_int_equal(used, 8);
 }
 

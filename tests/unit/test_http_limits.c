@@ -2,6 +2,7 @@
 
 #include "core/base/clock.h"
 #include "serve/store/requests.h"
+#include "tests/unit/aid.h"
 #include "tests/unit/aid_dir.h"
 
 #include <setjmp.h>
@@ -87,7 +88,8 @@ static void test_parallel(void **state)
 static void test_defaults_and_own_limits(void **state)
 {
     (void)state;
-    http_limits *l = http_limits_new(NULL, &(http_limits_default){.rpm = 1, .max_parallel = 1});
+    http_limits *l = http_limits_new(
+        NULL, &(http_limits_default){.rpm = 1, .max_parallel = 1, .seconds = test_seconds});
     http_limit_view v;
     api_key plain = {.id = "bbbbbbbb"}, rich = {.id = "cccccccc", .rpm = 5};
     assert_int_equal(http_limits_request(l, &plain, &v), LIMIT_NONE);
@@ -105,6 +107,7 @@ static void test_the_day_is_known_after_a_restart(void **state)
 {
     store *s;
     http_limit_view v;
+    aid_day();
     api_key day = {.id = "dddddddd", .daily_tokens = 100};
     assert_int_equal(store_open(&s, *state, NULL, NULL), 0);
     json_t *r = json_pack("{s:s, s:s, s:s, s:s, s:i, s:I, s:i, s:i}", "id", "x", "key_id", day.id,
@@ -126,7 +129,8 @@ static void test_the_day_is_known_after_a_restart(void **state)
 static void test_addresses(void **state)
 {
     (void)state;
-    http_limits *l = http_limits_new(NULL, &(http_limits_default){.auth_failures_per_minute = 3});
+    http_limits *l = http_limits_new(
+        NULL, &(http_limits_default){.auth_failures_per_minute = 3, .seconds = test_seconds});
     double wait;
     for (int i = 0; i < 3; i++) {
         assert_true(http_limits_ip_ok(l, "10.0.0.1", &wait));
