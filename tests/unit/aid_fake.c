@@ -213,6 +213,8 @@ static bool step(aid_fake *f, job *j)
     }
     if (now < j->due_ns || f->plan.deaf)
         return false;
+    if (f->plan.hold_after >= 0 && j->said[0] >= f->plan.hold_after)
+        return false;
     j->due_ns = now + f->plan.token_ms * INT64_C(1000000);
     return turn(f, j);
 }
@@ -399,7 +401,7 @@ aid_fake *aid_fake_start(const char *dir)
     write_tokenizer(dir);
     write_config(dir);
     f->plan.text = "Hello";
-    f->plan.fail_after = -1;
+    f->plan.fail_after = f->plan.hold_after = -1;
     pthread_mutex_init(&f->lock, NULL);
     if (tok_open(&f->tok, dir, &e) != 0 || chat_open(&f->chat, dir, NULL, &e) != 0) {
         fprintf(stderr, "fake: %s\n", e.msg);

@@ -17,6 +17,7 @@ typedef struct aid_fake_plan {
     atomic_int no_model;        /* current() is NULL */
     atomic_int beside;          /* there is a second model, fake-canary */
     atomic_int deaf;            /* says nothing at all until it is cancelled */
+    atomic_int hold_after;      /* >= 0: no more than so many tokens until this is -1 again */
     atomic_int step_age_ms;     /* what the heartbeat shows */
 } aid_fake_plan;
 

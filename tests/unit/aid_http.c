@@ -16,7 +16,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-enum { TIMEOUT_MS = 20000, MAX_REPLY = 64 << 20 };
+enum { MAX_REPLY = 64 << 20 };
 
 int64_t aid_ms(void)
 {
@@ -55,6 +55,18 @@ bool aid_send_bytes(int fd, const void *data, size_t len)
 bool aid_send(int fd, const char *text)
 {
     return aid_send_bytes(fd, text, strlen(text));
+}
+
+int aid_post(uint16_t port, const char *path, const char *headers, const char *body)
+{
+    int fd = aid_connect(port);
+    char *req = mem_printf("POST %s HTTP/1.1\r\nHost: localhost\r\n%s"
+                           "Content-Type: application/json\r\nContent-Length: %zu\r\n\r\n%s",
+                           path, headers != NULL ? headers : "", strlen(body), body);
+    if (fd >= 0)
+        aid_send(fd, req);
+    free(req);
+    return fd;
 }
 
 char *aid_read(int fd, const char *needle, int timeout_ms, bool *closed)
@@ -137,7 +149,7 @@ aid_reply aid_http(uint16_t port, const char *method, const char *path, const ch
     int fd = aid_connect(port);
     if (fd >= 0)
         aid_send_bytes(fd, b.data, b.len);
-    char *raw = fd >= 0 ? aid_read(fd, NULL, TIMEOUT_MS, NULL) : mem_strdup("");
+    char *raw = fd >= 0 ? aid_read(fd, NULL, AID_PATIENCE_MS, NULL) : mem_strdup("");
     aid_reply r = aid_parse(raw);
     if (fd >= 0)
         close(fd);

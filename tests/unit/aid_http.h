@@ -1,9 +1,12 @@
 #pragma once
 /* A small HTTP client for tests of the server, and raw sockets for what no honest client would
- * send. All calls give up after a few seconds; none asserts. */
+ * send. All calls give up after a minute; none asserts. */
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+
+/* As long as a test waits for what must happen: a busy machine may be late. */
+enum { AID_PATIENCE_MS = 60000 };
 
 typedef struct aid_reply {
     int status;    /* 0: no reply */
@@ -27,6 +30,8 @@ char *aid_header(const aid_reply *r, const char *name);
 int aid_connect(uint16_t port);
 bool aid_send(int fd, const char *text);
 bool aid_send_bytes(int fd, const void *data, size_t len);
+/* Sends a POST of this body and waits for nothing; the connection, or -1. */
+int aid_post(uint16_t port, const char *path, const char *headers, const char *body);
 
 /* Reads until the peer closes, or until `needle` has come (may be NULL), or until timeout_ms are
  * over. Caller frees; *closed, if not NULL, tells whether the peer closed. */

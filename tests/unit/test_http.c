@@ -5,6 +5,7 @@
 #include "core/base/js.h"
 #include "core/base/mem.h"
 #include "serve/store/audit.h"
+#include "tests/unit/aid.h"
 #include "tests/unit/aid_server.h"
 
 #include <poll.h>
@@ -103,13 +104,13 @@ static void test_media_type(void **state)
     int fd = aid_connect(s->port);
     aid_send(fd, "POST /tokenize HTTP/1.1\r\nHost: localhost\r\nContent-Type: text/plain\r\n"
                  "Content-Length: 15\r\n\r\n{\"content\":\"a\"}");
-    char *raw = aid_read(fd, "}}", 5000, NULL);
+    char *raw = aid_read(fd, "}}", AID_PATIENCE_MS, NULL);
     has(raw, "HTTP/1.1 415 ");
     has(raw, "unsupported_media_type");
     free(raw);
     /* the body was read, so the connection goes on */
     aid_send(fd, "GET /health/live HTTP/1.1\r\nHost: localhost\r\n\r\n");
-    raw = aid_read(fd, "ok", 5000, NULL);
+    raw = aid_read(fd, "ok", AID_PATIENCE_MS, NULL);
     has(raw, "HTTP/1.1 200 ");
     free(raw);
     close(fd);
@@ -264,6 +265,7 @@ static void test_requests_a_minute(void **state)
 static void test_tokens_and_daily_budget(void **state)
 {
     aid_server *s = *state;
+    aid_day();
     char *slow = aid_server_key(s, SCOPE_INFER, &(api_key){.tpm = 60});
     char *poor = aid_server_key(s, SCOPE_INFER, &(api_key){.daily_tokens = 30});
     /* 21 tokens of prompt and 5 of answer */
@@ -284,24 +286,19 @@ static void test_parallel_answers(void **state)
     aid_server *s = *state;
     char *auth = aid_server_key(s, SCOPE_INFER, &(api_key){.max_parallel = 1});
     s->plan->deaf = 1; /* the first one does not end by itself */
-    int fd = aid_connect(s->port);
-    char *req = mem_printf("POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\n%s"
-                           "Content-Type: application/json\r\nContent-Length: %zu\r\n\r\n%s",
-                           auth, strlen(HI), HI);
-    aid_send(fd, req);
+    int fd = aid_post(s->port, "/v1/chat/completions", auth, HI);
     while (aid_fake_running(s->fake) == 0)
         usleep(1000);
     expect(s, "POST", "/v1/chat/completions", auth, HI, 429, "limit of answers at a time");
     s->plan->deaf = 0;
     close(fd);
     int status = 0;
-    for (int64_t end = aid_ms() + 5000; status != 200 && aid_ms() < end;) {
+    for (int64_t end = aid_ms() + AID_PATIENCE_MS; status != 200 && aid_ms() < end;) {
         aid_reply r = aid_http(s->port, "POST", "/v1/chat/completions", auth, HI);
         status = r.status; /* 429 until the first one has been settled */
         aid_reply_free(&r);
     }
     assert_int_equal(status, 200);
-    free(req);
     free(auth);
 }
 
@@ -313,7 +310,7 @@ static char *attack(aid_server *s, const char *text)
     bool closed;
     int fd = aid_connect(s->port);
     aid_send(fd, text);
-    char *raw = aid_read(fd, NULL, 3000, &closed);
+    char *raw = aid_read(fd, NULL, AID_PATIENCE_MS, &closed);
     if (!closed)
         fail_msg("the server keeps the connection after %s\n%s", text, raw);
     close(fd);
@@ -385,7 +382,7 @@ static void test_malformed_lines(void **state)
         int fd = aid_connect(s->port);
         aid_send(fd, lines[i]);
         shutdown(fd, SHUT_WR);
-        char *raw = aid_read(fd, NULL, 3000, NULL);
+        char *raw = aid_read(fd, NULL, AID_PATIENCE_MS, NULL);
         if (strstr(raw, " 200 ") != NULL)
             fail_msg("%s => %s", lines[i], raw);
         free(raw);
@@ -451,7 +448,7 @@ static void test_large_bodies(void **state)
     int fd = aid_connect(s->port);
     aid_send(fd, TOKENIZE "Transfer-Encoding: chunked\r\n\r\n"
                           "5\r\n{\"con\r\nb\r\ntent\": \"A\"}\r\n0\r\n\r\n");
-    raw = aid_read(fd, "count", 3000, NULL);
+    raw = aid_read(fd, "count", AID_PATIENCE_MS, NULL);
     has(raw, "{\"tokens\":[65]");
     free(raw);
     close(fd);
@@ -460,13 +457,13 @@ static void test_large_bodies(void **state)
 }
 
 /* A busy machine may be late, but not as late as the idle limit. */
-enum { SLOWEST = 30000 };
+enum { SLOWEST = AID_PATIENCE_MS / 2 };
 
 /* One byte now and then keeps the library's own timer from ever going off. */
 static int64_t trickle(aid_server *s, const char *head, const char *drip, char **raw)
 {
+    int64_t start = aid_ms(); /* before the server's own start */
     int fd = aid_connect(s->port);
-    int64_t start = aid_ms();
     bool closed = false;
     buf all;
     buf_init(&all, 1 << 20);
@@ -490,7 +487,7 @@ static void is_closed(aid_server *s, const char *head, const char *drip, int64_t
                       const char *want)
 {
     char *raw = NULL;
-    for (int tries = 0; tries < 3 && (raw == NULL || strstr(raw, want) == NULL); tries++) {
+    for (int tries = 0; tries < 10 && (raw == NULL || strstr(raw, want) == NULL); tries++) {
         free(raw);
         int64_t ms = trickle(s, head, drip, &raw);
         assert_in_range((uintmax_t)ms, (uintmax_t)least, SLOWEST);
@@ -525,13 +522,7 @@ static bool soon(aid_fake *f, int (*what)(aid_fake *), int want, int ms)
 
 static int send_chat(aid_server *s, const char *body)
 {
-    int fd = aid_connect(s->port);
-    char *req = mem_printf("POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\n"
-                           "Content-Type: application/json\r\nContent-Length: %zu\r\n\r\n%s",
-                           strlen(body), body);
-    aid_send(fd, req);
-    free(req);
-    return fd;
+    return aid_post(s->port, "/v1/chat/completions", NULL, body);
 }
 
 #define STREAM "{\"stream\": true, \"messages\": [{\"role\": \"user\", \"content\": \"hi\"}]}"
@@ -557,14 +548,18 @@ static void test_a_client_that_leaves_during_prefill(void **state)
 static void test_a_client_that_leaves_mid_stream(void **state)
 {
     aid_server *s = *state;
-    s->plan->text = "a long answer that goes on and on and on and on and on and on";
-    s->plan->token_ms = 20;
+    static char text[401]; /* at 100 ms a byte it does not end before it is noticed */
+    memset(text, 'x', sizeof text - 1);
+    text[sizeof text - 1] = '\0';
+    text[2] = 'l';
+    s->plan->text = text;
+    s->plan->token_ms = 100;
     int fd = send_chat(s, STREAM);
-    char *raw = aid_read(fd, "\"content\":\"l\"", 3000, NULL);
+    char *raw = aid_read(fd, "\"content\":\"l\"", AID_PATIENCE_MS, NULL);
     has(raw, "text/event-stream");
     free(raw);
     close(fd);
-    assert_true(soon(s->fake, aid_fake_running, 0, 1000));
+    assert_true(soon(s->fake, aid_fake_running, 0, SLOWEST));
     assert_int_equal(aid_fake_cancelled(s->fake), 1);
 }
 
@@ -588,10 +583,12 @@ static void test_drain(void **state)
     aid_server *s = aid_server_open(NULL);
     s->plan->text = "0123456789";
     s->plan->token_ms = 30;
+    s->plan->hold_after = 0;
     int fd = send_chat(s, STREAM);
-    assert_true(soon(s->fake, aid_fake_running, 1, 2000));
-    http_server_drain(s->http, 5000); /* waits for the stream */
-    char *raw = aid_read(fd, "[DONE]", 3000, NULL);
+    assert_true(soon(s->fake, aid_fake_running, 1, SLOWEST));
+    s->plan->hold_after = -1;
+    http_server_drain(s->http, AID_PATIENCE_MS); /* waits for the stream */
+    char *raw = aid_read(fd, "[DONE]", AID_PATIENCE_MS, NULL);
     has(raw, "\"content\":\"9\"");
     has(raw, "data: [DONE]");
     free(raw);
@@ -621,7 +618,7 @@ static void test_stop_with_everything_in_flight(void **state)
     }
     for (int i = 16; i < 24; i++)
         fds[i] = aid_connect(s->port);
-    assert_true(soon(s->fake, aid_fake_running, 8, 3000));
+    assert_true(soon(s->fake, aid_fake_running, 8, SLOWEST));
     int64_t start = aid_ms();
     aid_server_close(s);
     assert_in_range((uintmax_t)(aid_ms() - start), 0, SLOWEST);
@@ -639,7 +636,7 @@ static void test_connections_of_one_address_are_limited(void **state)
     int fds[8], closed = 0;
     for (int i = 0; i < 8; i++)
         fds[i] = aid_connect(s->port);
-    for (int64_t end = aid_ms() + 5000; closed < 4 && aid_ms() < end; usleep(2000)) {
+    for (int64_t end = aid_ms() + AID_PATIENCE_MS; closed < 4 && aid_ms() < end; usleep(2000)) {
         closed = 0;
         for (int i = 0; i < 8; i++) {
             struct pollfd p = {.fd = fds[i], .events = POLLIN | POLLRDHUP};
@@ -650,7 +647,7 @@ static void test_connections_of_one_address_are_limited(void **state)
     for (int i = 0; i < 8; i++)
         close(fds[i]);
     int status = 0;
-    for (int64_t end = aid_ms() + 5000; status != 200 && aid_ms() < end;) {
+    for (int64_t end = aid_ms() + AID_PATIENCE_MS; status != 200 && aid_ms() < end;) {
         aid_reply r = aid_http(s->port, "GET", "/health/live", NULL, NULL);
         status = r.status; /* none until the server has seen that they left */
         aid_reply_free(&r);
@@ -724,7 +721,7 @@ static void test_keep_alive_and_pipelining(void **state)
                  "Content-Length: 17\r\n\r\n{\"content\": \"AB\"}"
                  "GET /health/live HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
     bool closed;
-    char *raw = aid_read(fd, NULL, 5000, &closed);
+    char *raw = aid_read(fd, NULL, AID_PATIENCE_MS, &closed);
     assert_true(closed);
     assert_int_equal(replies_in(raw), 3);
     has(raw, "[65,66]");
@@ -801,7 +798,7 @@ static void test_rebinding(void **state)
     aid_server *s = *state;
     int fd = aid_connect(s->port);
     aid_send(fd, "GET /v1/models HTTP/1.1\r\nHost: evil.example:80\r\nConnection: close\r\n\r\n");
-    char *raw = aid_read(fd, NULL, 3000, NULL);
+    char *raw = aid_read(fd, NULL, AID_PATIENCE_MS, NULL);
     has(raw, "HTTP/1.1 403 ");
     has(raw, "only requests to localhost are served, not to 'evil.example'");
     free(raw);
@@ -812,7 +809,7 @@ static void test_rebinding(void **state)
             mem_printf("GET /v1/models HTTP/1.1\r\nHost: %s\r\nConnection: close\r\n\r\n", good[i]);
         fd = aid_connect(s->port);
         aid_send(fd, req);
-        raw = aid_read(fd, NULL, 3000, NULL);
+        raw = aid_read(fd, NULL, AID_PATIENCE_MS, NULL);
         has(raw, "HTTP/1.1 200 ");
         free(raw);
         free(req);

@@ -318,25 +318,29 @@ static void test_stream_of_completions(void **state)
     json_decref(all);
 }
 
-/* What is said arrives when it is said, not at the end. */
+static int send_stream(aid_server *s)
+{
+    return aid_post(s->port, CHAT, "Connection: close\r\n", "{" U ", \"stream\": true}");
+}
+
+/* What comes until this has come; caller frees. */
+static char *await(int fd, const char *needle)
+{
+    char *raw = aid_read(fd, needle, AID_PATIENCE_MS, NULL);
+    has(raw, needle);
+    return raw;
+}
+
+/* What is said arrives when it is said, not at the end: nothing ends here before it is seen. */
 static void test_stream_is_live(void **state)
 {
     aid_server *s = *state;
-    s->plan->token_ms = 60;
-    int fd = aid_connect(s->port);
-    const char *body = "{" U ", \"stream\": true}";
-    char *req = mem_printf("POST " CHAT " HTTP/1.1\r\nHost: localhost\r\nContent-Type: "
-                           "application/json\r\nContent-Length: %zu\r\n\r\n%s",
-                           strlen(body), body);
-    aid_send(fd, req);
-    int64_t start = aid_ms();
-    char *raw = aid_read(fd, "\"content\":\"H\"", 3000, NULL);
-    int64_t first = aid_ms() - start;
-    free(raw);
-    raw = aid_read(fd, "[DONE]", 3000, NULL);
-    assert_true(aid_ms() - start - first > 150);
-    free(raw);
-    free(req);
+    s->plan->hold_after = 1;
+    int fd = send_stream(s);
+    free(await(fd, "\"content\":\"H\""));
+    assert_int_equal(aid_fake_running(s->fake), 1);
+    s->plan->hold_after = -1;
+    free(await(fd, "[DONE]"));
     close(fd);
 }
 
@@ -356,9 +360,13 @@ static void test_errors_before_the_first_token(void **state)
 static void test_errors_in_a_stream(void **state)
 {
     aid_server *s = *state;
-    s->plan->fail_after = 2;
-    s->plan->token_ms = 300; /* what came before the error has been sent */
-    json_t *all = stream(s, CHAT, "{" U ", \"stream\": true}");
+    s->plan->fail_after = s->plan->hold_after = 2;
+    int fd = send_stream(s);
+    char *begin = await(fd, "\"content\":\"e\""); /* before the error */
+    s->plan->hold_after = -1;
+    char *end = aid_read(fd, NULL, AID_PATIENCE_MS, NULL), *raw = mem_printf("%s%s", begin, end);
+    aid_reply r = aid_parse(raw);
+    json_t *all = events(r.body);
     size_t n = json_array_size(all);
     char *text = joined(all, 0, "delta.content");
     assert_string_equal(text, "He");
@@ -367,6 +375,11 @@ static void test_errors_in_a_stream(void **state)
     for (size_t i = 0; i < n; i++)
         assert_false(json_is_string(json_array_get(all, i))); /* no [DONE] */
     json_decref(all);
+    aid_reply_free(&r);
+    free(begin);
+    free(end);
+    free(raw);
+    close(fd);
 }
 
 static void test_a_full_queue(void **state)
