@@ -19,9 +19,9 @@ STD      := -std=c11 -D_GNU_SOURCE -I.
 WARN     := -Wall -Wextra -Wshadow -Wconversion -Wstrict-prototypes -Wmissing-prototypes -Wvla \
             -Wformat=2 -Wundef
 OMP      ?= -fopenmp
-# Libraries with a pkg-config file; oneDNN has none in Debian 12. Lua comes with its first source.
+# Libraries with a pkg-config file; oneDNN has none in Debian 12.
 PKGS     := jansson yaml-0.1 libpcre2-8 libutf8proc libsodium nettle sqlite3 libmicrohttpd gnutls \
-            $(if $(wildcard lua/*.c),lua5.4)
+            lua5.4
 PKG_CFLAGS := $(shell pkg-config --cflags $(PKGS) 2>/dev/null)
 PKG_LIBS   := $(shell pkg-config --libs $(PKGS) 2>/dev/null) -ldnnl
 # DT_RPATH, not RUNPATH: the libraries that a bundle carries must find each other through it too.
