@@ -24,6 +24,7 @@ extern const cmd cmd_generate;
 extern const cmd cmd_chat;
 extern const cmd cmd_merge;
 extern const cmd cmd_serve;
+extern const cmd cmd_health;
 extern const cmd cmd_key;
 extern const cmd cmd_feedback;
 extern const cmd cmd_audit;

@@ -16,6 +16,7 @@ const cmd *const cmds[] = {
     &cmd_chat,
     &cmd_merge,
     &cmd_serve,
+    &cmd_health,
     &cmd_key,
     &cmd_feedback,
     &cmd_audit,
