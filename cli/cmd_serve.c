@@ -128,7 +128,8 @@ static int watch(appliance *a, const sigset_t *signals, hone_err *e)
         int sig = sigtimedwait(signals, NULL, &tick);
         if (sig == SIGTERM || sig == SIGINT) {
             log_info("serve", "signal %d: no new requests, running answers are finished", sig);
-            signal(sig, SIG_DFL);
+            signal(SIGTERM, cmd_killed);
+            signal(SIGINT, cmd_killed);
             pthread_sigmask(SIG_UNBLOCK, signals, NULL);
             return 0;
         }
@@ -151,6 +152,8 @@ static void say_address(const appliance *a)
              host[0] != '\0' ? host : "0.0.0.0", http_server_port(a->http));
     if (c->admin_listen != NULL)
         log_info("serve", "for operators: port %u", http_server_admin_port(a->http));
+    if (c->health_listen != NULL)
+        log_info("serve", "for probes: port %u", http_server_health_port(a->http));
 }
 
 static int serve(const serve_conf *conf, const char *config, hone_err *e)

@@ -13,10 +13,8 @@ static volatile sig_atomic_t interrupted;
 
 static void on_signal(int sig)
 {
-    if (interrupted) { /* a second one does not wait for the checkpoint */
-        signal(sig, SIG_DFL);
-        raise(sig);
-    }
+    if (interrupted) /* a second one does not wait for the checkpoint */
+        cmd_killed(sig);
     interrupted = 1;
 }
 

@@ -4,11 +4,13 @@
 #include "core/base/nearest.h"
 #include "core/base/version.h"
 
+#include <signal.h>
 #include <sodium.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 enum { MAX_COMMANDS = 64 };
 
@@ -34,6 +36,26 @@ void cmd_print(const json_t *v)
     char *text = js_pretty(v);
     puts(text);
     free(text);
+}
+
+void cmd_killed(int sig)
+{
+    sigset_t one;
+    signal(sig, SIG_DFL);
+    sigemptyset(&one);
+    sigaddset(&one, sig);
+    sigprocmask(SIG_UNBLOCK, &one, NULL);
+    raise(sig);
+    _exit(128 + sig);
+}
+
+/* The kernel drops what the first process of a container has no handler for. */
+static void hear_signals(void)
+{
+    if (getpid() != 1)
+        return;
+    signal(SIGINT, cmd_killed);
+    signal(SIGTERM, cmd_killed);
 }
 
 static void print_help(FILE *out)
@@ -63,6 +85,7 @@ int main(int argc, char **argv)
         return 1;
     }
     js_start();
+    hear_signals();
     if (argc < 2) {
         print_help(stderr);
         return 2;

@@ -9,6 +9,7 @@
 #include "core/base/secret.h"
 #include "serve/store/db.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
 #include <sodium.h>
@@ -278,6 +279,22 @@ int store_fold(store *s, hone_err *e)
 
 /* ---- opening and closing ---- */
 
+/* Volumes of containers often belong to somebody else: who is who, and what to do. */
+static int cannot_open(const store *s, hone_err *e)
+{
+    struct stat st;
+    bool denied = errno == EACCES;
+    int rc = file_error(e, s->path, "cannot open");
+    const char *theirs = file_exists(s->path) ? s->path : s->dir;
+    unsigned me = (unsigned)geteuid();
+    if (!denied || stat(theirs, &st) != 0 || (unsigned)st.st_uid == me)
+        return rc;
+    return hone_fail(e, rc,
+                     "%s; %s is the user's with number %u, and this program runs as %u: "
+                     "'chown -R %u %s' where it is not a volume of somebody else's",
+                     e->msg, theirs, (unsigned)st.st_uid, me, me, s->dir);
+}
+
 /* The directory and the files are the operator's alone; SQLite gives its side files the mode of the
  * database. */
 static int make_place(store *s, bool must_exist, hone_err *e)
@@ -292,7 +309,7 @@ static int make_place(store *s, bool must_exist, hone_err *e)
         return rc;
     int fd = open(s->path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
     if (fd < 0)
-        return file_error(e, s->path, "cannot open");
+        return cannot_open(s, e);
     close(fd);
     return secret_load(s->pepper, s->dir, "pepper", e);
 }

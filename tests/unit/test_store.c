@@ -39,6 +39,31 @@ static void fails_with(int rc, int want, const hone_err *e, const char *text)
         fail_msg("'%s' does not say '%s'", e->msg, text);
 }
 
+/* Whoever starts it with a directory of somebody else's learns whose it is and who they are. */
+static void test_names_the_owner_of_a_strange_directory(void **state)
+{
+    hone_err e = {0};
+    store *s;
+    struct stat st;
+    enum { NOBODY = 65534 };
+    if (geteuid() != 0)
+        skip();
+    assert_int_equal(chmod(*state, 0755), 0);
+    assert_int_equal(seteuid(NOBODY), 0);
+    bool reached = stat(*state, &st) == 0; /* not where the parent is closed to others */
+    int rc = store_open(&s, *state, NULL, &e);
+    assert_int_equal(seteuid(0), 0);
+    if (!reached)
+        skip();
+    fails_with(rc, HONE_EDENIED, &e, "is the user's with number 0, and this program runs as 65534");
+    assert_non_null(strstr(e.msg, "chown -R 65534"));
+    store_close(open_store(*state)); /* now there is a database, and it is the one that counts */
+    assert_int_equal(seteuid(NOBODY), 0);
+    rc = store_open(&s, *state, NULL, &e);
+    assert_int_equal(seteuid(0), 0);
+    fails_with(rc, HONE_EDENIED, &e, "hone.db is the user's with number 0");
+}
+
 static int make_table(sqlite3 *db, void *user, hone_err *e)
 {
     (void)user;
@@ -482,6 +507,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         T(test_a_new_state_is_private),
         T(test_must_exist),
+        T(test_names_the_owner_of_a_strange_directory),
         T(test_a_newer_schema_is_refused),
         T(test_another_pepper_is_refused),
         T(test_a_readable_or_short_pepper_is_refused),
