@@ -402,9 +402,9 @@ static void *watch(void *arg)
     pthread_mutex_lock(&x->lock);
     while (!x->ending) {
         struct timespec until;
-        clock_gettime(CLOCK_REALTIME, &until);
+        clock_gettime(CLOCK_MONOTONIC, &until);
         until.tv_sec++;
-        pthread_cond_timedwait(&x->wake, &x->lock, &until);
+        pthread_cond_clockwait(&x->wake, &x->lock, CLOCK_MONOTONIC, &until);
         hook_watch(x->hooks);
     }
     pthread_mutex_unlock(&x->lock);

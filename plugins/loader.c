@@ -207,9 +207,9 @@ static int lose(const subscription *s, hook_call *call, hone_err *e)
 static int wait_turn(loaded *p)
 {
     struct timespec until;
-    clock_gettime(CLOCK_REALTIME, &until);
+    clock_gettime(CLOCK_MONOTONIC, &until);
     until.tv_sec += TURN_SECONDS;
-    return pthread_mutex_timedlock(&p->turn, &until);
+    return pthread_mutex_clocklock(&p->turn, CLOCK_MONOTONIC, &until);
 }
 
 static int call_plugin(hook_call *call, void *user, hone_err *e)

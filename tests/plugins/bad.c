@@ -6,6 +6,8 @@
 #include <time.h>
 #include <unistd.h>
 
+enum { WAIT_SECONDS = 600 }; /* the process ends first */
+
 static const char *mode_of(const hone_host *h, hone_ctx *cx)
 {
     return h->string(h->get(h->settings(cx), "mode"), NULL);
@@ -31,12 +33,12 @@ static double computed(void)
     return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
 }
 
-/* Writes to all that it was given, for two seconds. */
+/* Writes to all that it was given, for longer than any test lets it. */
 static void scribble(const hone_host *h, hone_call *call)
 {
     size_t len = 0;
     const char *text = hone_get_string(h, call->data, "text", &len);
-    double end = computed() + 2;
+    double end = computed() + 4;
     while (computed() < end)
         for (int i = 0; i < 1000000; i++) {
             if (len > 0)
@@ -70,7 +72,7 @@ static int misbehave(const hone_host *h, hone_call *call, void *user)
     if (is(mode, "scribble"))
         scribble(h, call);
     if (is(mode, "wait"))
-        sleep(2);
+        sleep(WAIT_SECONDS);
     while (is(mode, "polite_loop"))
         if (h->late(call))
             return h->error(call, "gave up");
@@ -123,7 +125,7 @@ static int start(const hone_host *h, hone_ctx *cx)
     if (is(mode, "crash_init"))
         *nowhere = 1;
     if (is(mode, "wait_init"))
-        sleep(2);
+        sleep(WAIT_SECONDS);
     if (is(mode, "init_error"))
         return h->init_error(cx, "no licence for %s", "this");
     if (is(mode, "no_point"))
@@ -142,7 +144,7 @@ static int start(const hone_host *h, hone_ctx *cx)
 static void end(const hone_host *h, hone_ctx *cx)
 {
     if (is(mode_of(h, cx), "wait_fini"))
-        sleep(2);
+        sleep(WAIT_SECONDS);
 }
 
 static const hone_setting settings[] = {

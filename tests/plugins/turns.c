@@ -1,17 +1,33 @@
-/* Fails when two of its calls run at once: it does not say that it is thread-safe. */
+/* Fails when two of its calls run at once: it does not say that it is thread-safe. With `until` a
+ * call stays until this directory is gone, and makes `begun` in it. */
 #include <hone_plugin.h>
 
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 static volatile int n_inside;
 
+static void stay(const char *until)
+{
+    char begun[4096];
+    snprintf(begun, sizeof begun, "%s/begun", until);
+    mkdir(begun, 0777);
+    while (access(until, F_OK) == 0)
+        usleep(1000);
+}
+
 static int hold(const hone_host *h, hone_call *call, void *user)
 {
-    int64_t ms = h->integer(h->get(h->settings(call->ctx), "hold_ms"), 0);
+    const char *until = h->string(h->get(h->settings(call->ctx), "until"), NULL);
     (void)user;
     if (++n_inside > 1)
         return h->error(call, "%d calls at once", n_inside);
-    usleep((useconds_t)ms * 1000);
+    if (strcmp(until, "nothing") != 0)
+        stay(until);
+    else
+        usleep(20000);
     n_inside--;
     return HONE_CONTINUE;
 }
@@ -22,7 +38,8 @@ static int start(const hone_host *h, hone_ctx *cx)
 }
 
 static const hone_setting settings[] = {
-    {"hold_ms", HONE_SET_INT, 0, "20", 0, 60000, NULL, "how long a call takes"},
+    {"until", HONE_SET_STRING, 0, "nothing", 0, 0, NULL,
+     "the directory that a call waits for to go"},
 };
 
 static const hone_descriptor turns = {

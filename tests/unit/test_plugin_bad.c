@@ -17,6 +17,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+enum { PATIENCE_MS = 60000 };
+
 static loaded *open_bad(hooks *h, const char *mode)
 {
     char *settings = mem_printf("{\"mode\": \"%s\"}", mode);
@@ -58,7 +60,7 @@ static void test_what_the_point_does_not_allow(void **state)
         assert_string_equal(e.msg, rows[i].msg);
         assert_string_equal(text, "{\"record\":{\"text\":\"x\"}}"); /* as it was */
         free(text);
-        assert_int_equal(loader_close(p, 1000, &e), 0);
+        assert_int_equal(loader_close(p, PATIENCE_MS, &e), 0);
         hook_free(h);
     }
 }
@@ -108,7 +110,7 @@ static void test_two_of_one_name(void **state)
     assert_int_equal(loader_open(&second, &(loader_args){.file = &f, .hooks = h}, &e), HONE_EEXIST);
     assert_string_equal(e.msg, "plugin trim 1.0.0: a plugin named 'trim' is loaded already");
     assert_true(hook_wanted(h, HOOK_DATA_FILTER)); /* the first one is as it was */
-    assert_int_equal(loader_close(first, 1000, &e), 0);
+    assert_int_equal(loader_close(first, PATIENCE_MS, &e), 0);
     trust_close(&f);
     free(path);
     aid_dir_remove(dir);
@@ -143,7 +145,7 @@ static void test_others_wait_their_turn(void **state)
     for (int i = 0; i < THREADS; i++)
         pthread_join(t[i], NULL);
     assert_int_equal(atomic_load(&n_failed), 0);
-    assert_int_equal(loader_close(p, 1000, &e), 0);
+    assert_int_equal(loader_close(p, PATIENCE_MS, &e), 0);
     hook_free(h);
 }
 
@@ -155,15 +157,21 @@ static void test_a_turn_that_does_not_come(void **state)
     hone_err e = {0};
     int rc;
     hooks *h = hook_new();
-    loaded *p = aid_plugin_open(h, "turns", "{\"hold_ms\": 3000}");
+    char *dir = aid_dir(), *settings = mem_printf("{\"until\": \"%s\"}", dir);
+    char *begun = path_join(dir, "begun");
+    loaded *p = aid_plugin_open(h, "turns", settings);
     assert_int_equal(pthread_create(&t, NULL, call_turns, h), 0);
-    usleep(200000);
+    while (!file_is_dir(begun))
+        usleep(1000);
     free(aid_emit(h, HOOK_DATA_FILTER, "{\"record\":{}}", &rc, &e));
     assert_int_equal(rc, HONE_ETIMEOUT);
     assert_string_equal(e.msg, "data.filter: turns failed: another call of it has been running for "
                                "2 s, and it is not thread-safe");
+    aid_dir_remove(dir);
     pthread_join(t, NULL);
-    assert_int_equal(loader_close(p, 1000, &e), 0);
+    free(settings);
+    free(begun);
+    assert_int_equal(loader_close(p, PATIENCE_MS, &e), 0);
     hook_free(h);
 }
 
@@ -324,7 +332,7 @@ static void test_what_check_finds(void **state)
     } rows[] = {
         {"crash_init", "", "survives     -                    crashed (Segmentation fault): init"},
         {"crash", "", "crashed (Segmentation fault): example at data.filter"},
-        {"loop", "--seconds 1", "did not come back within 1 s: example at data.filter"},
+        {"loop", "--seconds 4", "did not come back within 4 s: example at data.filter"},
         {"exit", "", "ended the process (status 1): example at data.filter"},
         {"overrun", "", "crashed (Segmentation fault): example at train.batch"},
         {"readonly", "", "crashed (Segmentation fault): example at train.batch"},
