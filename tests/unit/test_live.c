@@ -15,7 +15,7 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { WAIT_MS = 20000 };
+enum { WAIT_MS = AID_PATIENCE_MS };
 
 /* A server with a real engine; nothing is loaded yet. */
 typedef struct place {

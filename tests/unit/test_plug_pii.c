@@ -356,14 +356,14 @@ static void test_hostile(void **state)
             text[i] = rows[r][i % n];
         clock_t start = clock();
         json_decref(bundled_pass(k.h, HOOK_DATA_TAG, bundled_record(text, len, (int64_t)r)));
-        bundled_took(rows[r], start, 10);
+        bundled_took(rows[r], start, 30);
     }
     char *at = text; /* as many names as fit */
     for (int i = 0; i < 100000; i++)
         at += sprintf(at, "u%d@example.org ", i);
     clock_t start = clock();
     json_decref(bundled_pass(k.h, HOOK_DATA_TAG, bundled_record(text, (size_t)(at - text), 99)));
-    bundled_took("100,000 addresses", start, 10);
+    bundled_took("100,000 addresses", start, 30);
     free(text);
     close_kit(&k);
 }
