@@ -23,6 +23,22 @@ kern_dev *aid_device(void)
     return dev;
 }
 
+kern_dev *aid_dev;
+
+int aid_dev_open(void **state)
+{
+    (void)state;
+    aid_dev = aid_device();
+    return 0;
+}
+
+int aid_dev_close(void **state)
+{
+    (void)state;
+    kern_close(aid_dev);
+    return 0;
+}
+
 model *aid_open(kern_dev *dev, const char *dir, kern_dtype dtype, bool train_base,
                 model_recompute recompute)
 {

@@ -10,6 +10,11 @@
 const char *aid_device_name(void);
 kern_dev *aid_device(void);
 
+/* For groups of tests: aid_dev is such a device in between. */
+extern kern_dev *aid_dev;
+int aid_dev_open(void **state);
+int aid_dev_close(void **state);
+
 /* Opens dir, or fails the test with the message. */
 model *aid_open(kern_dev *dev, const char *dir, kern_dtype dtype, bool train_base,
                 model_recompute recompute);

@@ -57,6 +57,46 @@ void aid_rows_free(dataset *d)
     free(d);
 }
 
+int aid_rows_open(void **state)
+{
+    aid_rows *k = mem_alloc(sizeof *k);
+    k->d = aid_chat_rows();
+    k->dir = aid_dir();
+    *state = k;
+    return 0;
+}
+
+int aid_rows_close(void **state)
+{
+    aid_rows *k = *state;
+    aid_rows_free(k->d);
+    aid_dir_remove(k->dir);
+    free(k);
+    return 0;
+}
+
+int aid_texts_open(void **state)
+{
+    aid_texts *k = mem_alloc(sizeof *k);
+    hone_err e = {0};
+    k->dir = aid_dir();
+    if (tok_open(&k->tok, DIR_GOLDEN "model", &e) != 0 ||
+        chat_open(&k->chat, DIR_GOLDEN "model", NULL, &e) != 0)
+        fail_msg("%s", e.msg);
+    *state = k;
+    return 0;
+}
+
+int aid_texts_close(void **state)
+{
+    aid_texts *k = *state;
+    tok_close(k->tok);
+    chat_close(k->chat);
+    aid_dir_remove(k->dir);
+    free(k);
+    return 0;
+}
+
 static int on_step(hook_call *call, void *user, hone_err *e)
 {
     aid_run *r = user;

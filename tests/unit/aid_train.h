@@ -9,6 +9,23 @@
 dataset *aid_chat_rows(void);
 void aid_rows_free(dataset *d);
 
+/* State of a test: these rows, and an empty folder. */
+typedef struct aid_rows {
+    dataset *d;
+    char *dir;
+} aid_rows;
+int aid_rows_open(void **state);
+int aid_rows_close(void **state);
+
+/* State of a test: what makes rows of texts, and an empty folder. */
+typedef struct aid_texts {
+    tok *tok;
+    chat *chat;
+    char *dir;
+} aid_texts;
+int aid_texts_open(void **state);
+int aid_texts_close(void **state);
+
 enum { AID_MAX_STEPS = 4096 };
 
 typedef struct aid_run {

@@ -4,42 +4,13 @@
 #include "core/base/mem.h"
 #include "core/data/dataset.h"
 #include "tests/unit/aid.h"
+#include "tests/unit/aid_train.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-#define GOLDEN "tests/golden/train/"
-
-typedef struct kit {
-    tok *tok;
-    chat *chat;
-    char *dir;
-} kit;
-
-static int open_kit(void **state)
-{
-    kit *k = mem_alloc(sizeof *k);
-    hone_err e = {0};
-    k->dir = aid_dir();
-    if (tok_open(&k->tok, GOLDEN "model", &e) != 0 ||
-        chat_open(&k->chat, GOLDEN "model", NULL, &e) != 0)
-        fail_msg("%s", e.msg);
-    *state = k;
-    return 0;
-}
-
-static int close_kit(void **state)
-{
-    kit *k = *state;
-    tok_close(k->tok);
-    chat_close(k->chat);
-    aid_dir_remove(k->dir);
-    free(k);
-    return 0;
-}
-
 /* Loads these lines with hooks; the code and message of what goes wrong. */
-static int load(const kit *k, dataset **d, hooks *h, const char *name, const char *lines,
+static int load(const aid_texts *k, dataset **d, hooks *h, const char *name, const char *lines,
                 hone_err *e)
 {
     char *path = path_join(k->dir, name);
@@ -54,7 +25,7 @@ static int load(const kit *k, dataset **d, hooks *h, const char *name, const cha
 }
 
 /* The text of sample i; what is learnt stands in brackets when `marked`. Caller frees. */
-static char *text_of(const kit *k, const dataset *d, size_t i, bool marked)
+static char *text_of(const aid_texts *k, const dataset *d, size_t i, bool marked)
 {
     hone_err e = {0};
     buf b;
@@ -101,7 +72,7 @@ static int shout(hook_call *c, void *user, hone_err *e)
 
 static void test_normalize_changes_texts(void **state)
 {
-    const kit *k = *state;
+    const aid_texts *k = *state;
     hone_err e = {0};
     dataset *d;
     hooks *h = hook_new();
@@ -153,7 +124,7 @@ static int drop_short(hook_call *c, void *user, hone_err *e)
 
 static void test_tags_are_seen_by_filters_and_change_nothing(void **state)
 {
-    const kit *k = *state;
+    const aid_texts *k = *state;
     hone_err e = {0};
     dataset *d;
     hooks *h = hook_new();
@@ -195,7 +166,7 @@ static int redact(hook_call *c, void *user, hone_err *e)
     return HOOK_MODIFIED;
 }
 
-static char *redacted(const kit *k, const char *found, hooks *h)
+static char *redacted(const aid_texts *k, const char *found, hooks *h)
 {
     hone_err e = {0};
     dataset *d;
@@ -227,7 +198,7 @@ static void test_spans_of_personal_data_are_replaced(void **state)
         {"[{\"field\": \"text\", \"start\": 1, \"end\": 2, \"kind\": \"secret\"}]",
          "data.pii: refused by t: no reason given"},
     };
-    const kit *k = *state;
+    const aid_texts *k = *state;
     hooks *h = hook_new();
     on(h, HOOK_DATA_TAG, find);
     on(h, HOOK_DATA_PII, redact);
@@ -255,7 +226,7 @@ static int by_text(hook_call *c, void *user, hone_err *e)
 
 static void test_split_decides_the_part(void **state)
 {
-    const kit *k = *state;
+    const aid_texts *k = *state;
     hone_err e = {0};
     dataset *d;
     data_view train, val;
@@ -301,7 +272,7 @@ static int look_at_id(hook_call *c, void *user, hone_err *e)
 static void test_rows_are_named(void **state)
 {
     static const char *const want[] = {"82f3e9c695dc6b8d", "a770d3270c9dcded", "af50cb74de3a8af2"};
-    const kit *k = *state;
+    const aid_texts *k = *state;
     hone_err e = {0};
     dataset *d;
     json_t *seen = json_array();
@@ -345,7 +316,7 @@ static int template(hook_call *c, void *user, hone_err *e)
 
 static void test_template_decides_text_and_mask(void **state)
 {
-    const kit *k = *state;
+    const aid_texts *k = *state;
     static const char row[] = "{\"messages\": [{\"role\": \"user\", \"content\": \"hi\"}, "
                               "{\"role\": \"assistant\", \"content\": \"yes\"}]}\n";
     hone_err e = {0};
@@ -390,5 +361,5 @@ int main(void)
         cmocka_unit_test(test_rows_are_named),
         cmocka_unit_test(test_template_decides_text_and_mask),
     };
-    return cmocka_run_group_tests(tests, open_kit, close_kit);
+    return cmocka_run_group_tests(tests, aid_texts_open, aid_texts_close);
 }

@@ -3,6 +3,7 @@
 #include "core/base/mem.h"
 #include "core/data/dataset.h"
 #include "tests/unit/aid.h"
+#include "tests/unit/aid_train.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -10,41 +11,13 @@
 #define GOLDEN "tests/golden/train/"
 #define CHAT_FILE "tests/golden/train/chat.jsonl"
 
-typedef struct kit {
-    tok *tok;
-    chat *chat;
-    char *dir;
-} kit;
-
-static int open_kit(void **state)
-{
-    kit *k = mem_alloc(sizeof *k);
-    hone_err e = {0};
-    k->dir = aid_dir();
-    if (tok_open(&k->tok, GOLDEN "model", &e) != 0 ||
-        chat_open(&k->chat, GOLDEN "model", NULL, &e) != 0)
-        fail_msg("%s", e.msg);
-    *state = k;
-    return 0;
-}
-
-static int close_kit(void **state)
-{
-    kit *k = *state;
-    tok_close(k->tok);
-    chat_close(k->chat);
-    aid_dir_remove(k->dir);
-    free(k);
-    return 0;
-}
-
-static data_options options(const kit *k)
+static data_options options(const aid_texts *k)
 {
     return (data_options){.tok = k->tok, .chat = k->chat, .no_chat = "", .sequence_len = 512};
 }
 
 /* A file in the test's directory; caller frees its path. */
-static char *put(const kit *k, const char *name, const char *text)
+static char *put(const aid_texts *k, const char *name, const char *text)
 {
     hone_err e = {0};
     char *path = path_join(k->dir, name);
@@ -79,7 +52,7 @@ static void refused(const data_options *o, const char *path, int code, const cha
 /* Ids and masks as transformers' tokenizer and a second hand make them. */
 static void test_conversations(void **state)
 {
-    const kit *k = *state;
+    const aid_texts *k = *state;
     hone_err e = {0};
     json_t *rows;
     data_options o = options(k);
@@ -119,7 +92,7 @@ static void check_tokens(const dataset *d, size_t sample, const tok *t, const ch
 /* This tokenizer has no BOS; its eos ends a text, once. */
 static void test_text_and_pairs(void **state)
 {
-    const kit *k = *state;
+    const aid_texts *k = *state;
     data_options o = options(k);
     char *text = put(k, "t.txt", "qq\nzz<|im_end|>\n");
     char *pair = put(k, "p.jsonl", "{\"prompt\":\"qz\",\"completion\":\"zq\"}\n");
@@ -141,7 +114,7 @@ static void test_text_and_pairs(void **state)
 
 static void test_bos_policy(void **state)
 {
-    kit *k = *state;
+    aid_texts *k = *state;
     hone_err e = {0};
     tok *t;
     char *dir = aid_shared("data/checkpoints/stories260k-f32");
@@ -173,7 +146,7 @@ static void test_bos_policy(void **state)
 
 static void test_too_long_is_an_error(void **state)
 {
-    const kit *k = *state;
+    const aid_texts *k = *state;
     data_options o = options(k);
     char *path = put(k, "long.jsonl",
                      "{\"text\":\"q\"}\n{\"text\":\"qqqqqqqqqqqq\"}\n{\"text\":\"zzzzzzz\"}\n");
@@ -200,7 +173,7 @@ static void test_too_long_is_an_error(void **state)
 
 static void test_truncate_keeps_stop_tokens(void **state)
 {
-    const kit *k = *state;
+    const aid_texts *k = *state;
     data_options o = options(k);
     char *talk = put(k, "c.jsonl", LONG_CHAT);
     char *pair = put(k, "p.jsonl",
@@ -236,7 +209,7 @@ static void test_truncate_keeps_stop_tokens(void **state)
 
 static void test_split_loses_no_target(void **state)
 {
-    const kit *k = *state;
+    const aid_texts *k = *state;
     data_options o = options(k);
     dataset *whole = load(&o, CHAT_FILE);
     int64_t want = 0, got = 0;
@@ -260,7 +233,7 @@ static void test_split_loses_no_target(void **state)
 
 static void test_every_row_is_accounted_for(void **state)
 {
-    const kit *k = *state;
+    const aid_texts *k = *state;
     hone_err e = {0};
     data_options o = options(k);
     char *path = put(
@@ -291,7 +264,7 @@ static void test_every_row_is_accounted_for(void **state)
 
 static void test_no_usable_row_is_an_error(void **state)
 {
-    const kit *k = *state;
+    const aid_texts *k = *state;
     data_options o = options(k);
     char *none = put(k, "none.jsonl", "{\"text\":1}\n{}\n"), *empty = put(k, "blank.jsonl", "\n\n");
     refused(&o, none, HONE_EFORMAT,
@@ -321,7 +294,7 @@ static size_t held_out(const data_view *v, const dataset *d, uint64_t hash)
 
 static void test_split_is_stable(void **state)
 {
-    const kit *k = *state;
+    const aid_texts *k = *state;
     hone_err e = {0};
     data_options o = options(k);
     data_view train, val, train2, val2;
@@ -393,7 +366,7 @@ static int on_open(hook_call *call, void *user, hone_err *e)
 
 static void test_hooks(void **state)
 {
-    const kit *k = *state;
+    const aid_texts *k = *state;
     hone_err e = {0};
     data_options o = options(k);
     o.hooks = hook_new();
@@ -420,7 +393,8 @@ static void test_hooks(void **state)
 
 /* ---- real data ---- */
 
-static void check_real(const kit *k, const char *entry, size_t rows, const char *template_name)
+static void check_real(const aid_texts *k, const char *entry, size_t rows,
+                       const char *template_name)
 {
     hone_err e = {0};
     data_options o = options(k);
@@ -451,7 +425,7 @@ static void check_real(const kit *k, const char *entry, size_t rows, const char 
 
 static void test_real_data(void **state)
 {
-    const kit *k = *state;
+    const aid_texts *k = *state;
     check_real(k, "{\"path\":\"data/datasets/wikisql/train.jsonl\"}", 1000, NULL);
     check_real(
         k,
@@ -467,7 +441,7 @@ static void test_real_data(void **state)
 
 static void test_real_preference_data_is_refused(void **state)
 {
-    const kit *k = *state;
+    const aid_texts *k = *state;
     data_options o = options(k);
     char *dpo = aid_shared("data/datasets/llamafactory/dpo_en_demo.json");
     char *kto = aid_shared("data/datasets/llamafactory/kto_en_demo.json");
@@ -501,5 +475,5 @@ int main(void)
         cmocka_unit_test(test_real_data),
         cmocka_unit_test(test_real_preference_data_is_refused),
     };
-    return cmocka_run_group_tests(tests, open_kit, close_kit);
+    return cmocka_run_group_tests(tests, aid_texts_open, aid_texts_close);
 }

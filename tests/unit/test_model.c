@@ -14,26 +14,10 @@ enum { STRIDE = 7 }; /* of the gradients in the golden files */
 static const char *const cases[] = {"llama", "llama_bias", "mistral", "qwen2", "qwen3"};
 enum { N_CASES = sizeof cases / sizeof *cases };
 
-static kern_dev *dev;
-
-static int open_device(void **state)
-{
-    (void)state;
-    dev = aid_device();
-    return 0;
-}
-
-static int close_device(void **state)
-{
-    (void)state;
-    kern_close(dev);
-    return 0;
-}
-
 static model *open_case(const char *name, kern_dtype dtype, bool train_base, model_recompute r)
 {
     char *dir = mem_printf("tests/golden/model/%s", name);
-    model *m = aid_open(dev, dir, dtype, train_base, r);
+    model *m = aid_open(aid_dev, dir, dtype, train_base, r);
     free(dir);
     return m;
 }
@@ -116,7 +100,7 @@ static void test_gradients_of_every_weight(void **state)
         for (size_t p = 0; p < l->n; p++) {
             size_t n = (size_t)(l->items[p].rows * l->items[p].cols);
             float *grad = mem_array(n, sizeof *grad);
-            kern_do(dev, read, grad, param_grad(l, p).data, n * sizeof *grad);
+            kern_do(aid_dev, read, grad, param_grad(l, p).data, n * sizeof *grad);
             check_gradient(&g, l->items[p].name, grad, n);
             free(grad);
         }
@@ -129,7 +113,7 @@ static void test_gradients_of_every_weight(void **state)
 static float *read_grads(const param_list *l)
 {
     float *all = mem_array((size_t)l->total, sizeof *all);
-    kern_do(dev, read, all, l->grad, (size_t)l->total * sizeof *all);
+    kern_do(aid_dev, read, all, l->grad, (size_t)l->total * sizeof *all);
     return all;
 }
 
@@ -172,5 +156,5 @@ int main(void)
         cmocka_unit_test(test_gradients_of_every_weight),
         cmocka_unit_test(test_low_rank_terms_as_peft),
     };
-    return cmocka_run_group_tests(tests, open_device, close_device);
+    return cmocka_run_group_tests(tests, aid_dev_open, aid_dev_close);
 }

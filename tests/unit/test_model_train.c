@@ -8,22 +8,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-static kern_dev *dev;
-
-static int open_device(void **state)
-{
-    (void)state;
-    dev = aid_device();
-    return 0;
-}
-
-static int close_device(void **state)
-{
-    (void)state;
-    kern_close(dev);
-    return 0;
-}
-
 static void backward(model *m, const model_batch *b, float *logp)
 {
     hone_err e = {0};
@@ -34,7 +18,7 @@ static void backward(model *m, const model_batch *b, float *logp)
 static float *read_grads(const param_list *l)
 {
     float *all = mem_array((size_t)l->total, sizeof *all);
-    kern_do(dev, read, all, l->grad, (size_t)l->total * sizeof *all);
+    kern_do(aid_dev, read, all, l->grad, (size_t)l->total * sizeof *all);
     return all;
 }
 
@@ -46,7 +30,7 @@ static float *gradients(const char *name, kern_dtype dtype, model_recompute r, b
     aid_lora lora;
     char *dir = mem_printf("tests/golden/model/%s", name);
     aid_golden_open(&g, name);
-    model *m = aid_open(dev, dir, dtype, base, r);
+    model *m = aid_open(aid_dev, dir, dtype, base, r);
     aid_lora_attach(&lora, m, &g);
     for (size_t i = 0; i < model_n_sites(m); i++)
         lora.terms[i].dropout = 0.3F;
@@ -118,7 +102,7 @@ static void test_slopes_by_finite_differences(void **state)
     (void)state;
     aid_golden g;
     aid_golden_open(&g, "qwen3");
-    model *m = aid_open(dev, "tests/golden/model/qwen3", KERN_F32, true, RECOMPUTE_NONE);
+    model *m = aid_open(aid_dev, "tests/golden/model/qwen3", KERN_F32, true, RECOMPUTE_NONE);
     const model_batch b = aid_batch(&g);
     param_list *l = model_params(m);
     backward(m, &b, NULL);
@@ -159,7 +143,7 @@ static void test_packed_is_separate_and_gradients_add(void **state)
     (void)state;
     aid_golden g;
     aid_golden_open(&g, "mistral");
-    model *m = aid_open(dev, "tests/golden/model/mistral", KERN_F32, true, RECOMPUTE_NONE);
+    model *m = aid_open(aid_dev, "tests/golden/model/mistral", KERN_F32, true, RECOMPUTE_NONE);
     param_list *l = model_params(m);
     const model_batch all = aid_batch(&g);
     float packed[64], separate[64];
@@ -193,16 +177,16 @@ static void test_padding_has_no_effect(void **state)
     (void)state;
     aid_golden g;
     hone_err e = {0};
-    bool records = dev->records;
+    bool records = aid_dev->records;
     float plain[64], padded[64];
     aid_golden_open(&g, "qwen2");
-    model *m = aid_open(dev, "tests/golden/model/qwen2", KERN_F32, true, RECOMPUTE_NONE);
+    model *m = aid_open(aid_dev, "tests/golden/model/qwen2", KERN_F32, true, RECOMPUTE_NONE);
     param_list *l = model_params(m);
     const model_batch b = aid_batch(&g);
     backward(m, &b, plain);
     float *want = read_grads(l);
     assert_int_equal(param_zero_grad(l, &e), 0);
-    dev->records = true;
+    aid_dev->records = true;
     assert_int_equal(model_reserve(m, 3 * g.n + 1, &e), 0);
     assert_int_equal(model_warm(m, 3 * g.n + 1, false, &e), 0);
     for (int run = 0; run < 4; run++) {
@@ -213,7 +197,7 @@ static void test_padding_has_no_effect(void **state)
         assert_true(aid_rel_diff(got, want, (size_t)l->total) < 1e-5);
         free(got);
     }
-    dev->records = records;
+    aid_dev->records = records;
     free(want);
     model_close(m);
     aid_golden_close(&g);
@@ -226,7 +210,7 @@ static void test_dropout_follows_its_key(void **state)
     aid_lora lora;
     float a[64], b[64];
     aid_golden_open(&g, "llama");
-    model *m = aid_open(dev, "tests/golden/model/llama", KERN_F32, false, RECOMPUTE_NONE);
+    model *m = aid_open(aid_dev, "tests/golden/model/llama", KERN_F32, false, RECOMPUTE_NONE);
     aid_lora_attach(&lora, m, &g);
     for (size_t i = 0; i < model_n_sites(m); i++)
         lora.terms[i].dropout = 0.5F;
@@ -291,13 +275,13 @@ static void test_nothing_is_computed_below_the_lowest_term(void **state)
     aid_golden g;
     aid_lora lora;
     aid_golden_open(&g, "qwen2");
-    model *m = aid_open(dev, "tests/golden/model/qwen2", KERN_F32, false, RECOMPUTE_SELECTIVE);
+    model *m = aid_open(aid_dev, "tests/golden/model/qwen2", KERN_F32, false, RECOMPUTE_SELECTIVE);
     aid_lora_attach(&lora, m, &g);
     const model_batch b = aid_batch(&g);
-    real_ops = dev->ops;
-    counted = *dev->ops;
+    real_ops = aid_dev->ops;
+    counted = *aid_dev->ops;
     counted.linear_grad = count_linear_grad;
-    dev->ops = &counted;
+    aid_dev->ops = &counted;
     float *all = train_only(m, &lora, &b, "layers.");
     for (size_t k = 0; k < sizeof rows / sizeof *rows; k++) {
         float *some = train_only(m, &lora, &b, rows[k].what);
@@ -314,7 +298,7 @@ static void test_nothing_is_computed_below_the_lowest_term(void **state)
         }
         free(some);
     }
-    dev->ops = real_ops;
+    aid_dev->ops = real_ops;
     free(all);
     hone_err e = {0};
     aid_lora_detach(&lora);
@@ -338,7 +322,7 @@ static void test_bf16_is_near_f32(void **state)
         size_t len;
         char *dir = mem_printf("tests/golden/model/%s", cases[i]);
         aid_golden_open(&g, cases[i]);
-        model *m = aid_open(dev, dir, KERN_BF16, false, RECOMPUTE_NONE);
+        model *m = aid_open(aid_dev, dir, KERN_BF16, false, RECOMPUTE_NONE);
         const model_batch b = aid_batch(&g);
         assert_int_equal(model_score(m, &b, logp, NULL), 0);
         double diff = aid_max_diff(logp, g.logp, (size_t)g.n), worst = 0;
@@ -374,5 +358,5 @@ int main(void)
         cmocka_unit_test(test_nothing_is_computed_below_the_lowest_term),
         cmocka_unit_test(test_bf16_is_near_f32),
     };
-    return cmocka_run_group_tests(tests, open_device, close_device);
+    return cmocka_run_group_tests(tests, aid_dev_open, aid_dev_close);
 }

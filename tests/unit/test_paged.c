@@ -11,27 +11,11 @@
 static const char *const cases[] = {"llama", "llama_bias", "mistral", "qwen2", "qwen3"};
 enum { N_CASES = sizeof cases / sizeof *cases, BLOCK = 4, MAX_BLOCKS = 8, N_BLOCKS = 32 };
 
-static kern_dev *dev;
-
-static int open_device(void **state)
-{
-    (void)state;
-    dev = aid_device();
-    return 0;
-}
-
-static int close_device(void **state)
-{
-    (void)state;
-    kern_close(dev);
-    return 0;
-}
-
 static model *open_case(const char *name)
 {
     hone_err e = {0};
     model *m;
-    const model_options o = {.dev = dev, .dtype = KERN_F32};
+    const model_options o = {.dev = aid_dev, .dtype = KERN_F32};
     char *dir = mem_printf("tests/golden/model/%s", name);
     if (model_open(&m, dir, &o, &e) != 0)
         fail_msg("%s", e.msg);
@@ -76,7 +60,7 @@ static float *run_chunks(model *m, const aid_golden *g, int chunk)
         if (model_forward(m, kv, &s, &logits, &e) != 0)
             fail_msg("%s", e.msg);
         float *host = mem_array((size_t)(s.n * g->vocab), sizeof *host);
-        kern_do(dev, read, host, logits.data, (size_t)(s.n * g->vocab) * sizeof *host);
+        kern_do(aid_dev, read, host, logits.data, (size_t)(s.n * g->vocab) * sizeof *host);
         for (int64_t i = 0; i < s.n; i++)
             memcpy(out + from[i] * g->vocab, host + i * g->vocab, (size_t)g->vocab * sizeof *host);
         free(host);
@@ -110,14 +94,14 @@ static void test_chunks_of_any_size_give_the_same_logits(void **state)
 static void test_padded_steps_give_the_same_logits(void **state)
 {
     (void)state;
-    bool records = dev->records;
+    bool records = aid_dev->records;
     for (size_t i = 0; i < N_CASES; i++) {
         aid_golden g;
         aid_golden_open(&g, cases[i]);
         model *m = open_case(cases[i]);
-        dev->records = true;
+        aid_dev->records = true;
         float *got = run_chunks(m, &g, 1);
-        dev->records = records;
+        aid_dev->records = records;
         double diff = aid_max_diff(got, g.logits, (size_t)(g.n * g.vocab));
         if (!(diff < 1e-4))
             fail_msg("%s: logits differ by %g", cases[i], diff);
@@ -206,5 +190,5 @@ int main(void)
         cmocka_unit_test(test_a_term_that_is_not_merged_serves),
         cmocka_unit_test(test_steps_that_cannot_be),
     };
-    return cmocka_run_group_tests(tests, open_device, close_device);
+    return cmocka_run_group_tests(tests, aid_dev_open, aid_dev_close);
 }

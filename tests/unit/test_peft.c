@@ -19,22 +19,6 @@
 static const char *const cases[] = {"plain", "rslora", "patterns", "regex"};
 enum { N_CASES = sizeof cases / sizeof *cases, VOCAB = 67 };
 
-static kern_dev *dev;
-
-static int open_device(void **state)
-{
-    (void)state;
-    dev = aid_device();
-    return 0;
-}
-
-static int close_device(void **state)
-{
-    (void)state;
-    kern_close(dev);
-    return 0;
-}
-
 /* Largest difference of log-probabilities to the golden logits of a case. */
 static double diff_to(const char *name, model *m)
 {
@@ -81,7 +65,7 @@ static void test_computes_as_peft(void **state)
     (void)state;
     for (size_t i = 0; i < N_CASES; i++) {
         char *dir = mem_printf(GOLDEN "%s", cases[i]);
-        model *m = aid_open(dev, BASE, KERN_F32, false, RECOMPUTE_NONE);
+        model *m = aid_open(aid_dev, BASE, KERN_F32, false, RECOMPUTE_NONE);
         adapter *a = open_adapter(dir, m);
         double d = diff_to(cases[i], m);
         if (!(d < 1e-4))
@@ -99,7 +83,7 @@ static void test_written_as_read(void **state)
     for (size_t i = 0; i < N_CASES; i++) {
         char *dir = mem_printf(GOLDEN "%s", cases[i]);
         char *to = mem_printf("%s/%s", (char *)*state, cases[i]);
-        model *m = aid_open(dev, BASE, KERN_F32, false, RECOMPUTE_NONE);
+        model *m = aid_open(aid_dev, BASE, KERN_F32, false, RECOMPUTE_NONE);
         adapter *a = open_adapter(dir, m);
         hone_err e = {0};
         assert_int_equal(dir_make(to, &e), 0);
@@ -140,7 +124,7 @@ static void test_new_is_the_base(void **state)
     hone_err e = {0};
     json_t *targets = json_pack("[s, s]", "q_proj", "regex:.*mlp.*");
     const lora_spec spec = {.r = 4, .alpha = 8, .targets = targets, .seed = 7};
-    model *m = aid_open(dev, BASE, KERN_F32, false, RECOMPUTE_NONE);
+    model *m = aid_open(aid_dev, BASE, KERN_F32, false, RECOMPUTE_NONE);
     double before = diff_to("plain", m);
     adapter *a, *b;
     assert_int_equal(adapter_new(&a, m, &spec, &e), 0);
@@ -178,7 +162,7 @@ static void test_bad_specs(void **state)
          "'model.layers.0.self_attn.q_proj' (or use all-linear)"},
         {4, 8, "regex:(", "target pattern '(': missing closing parenthesis at character 1"},
     };
-    model *m = aid_open(dev, BASE, KERN_F32, false, RECOMPUTE_NONE);
+    model *m = aid_open(aid_dev, BASE, KERN_F32, false, RECOMPUTE_NONE);
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
         json_t *targets = json_pack("[s]", rows[i].target);
         const lora_spec s = {.r = rows[i].r, .alpha = rows[i].alpha, .targets = targets};
@@ -229,7 +213,7 @@ static void test_refused_by_name(void **state)
         {"init_lora_weights", json_string("pissa"), "'pissa' changes the base weights"},
         {"r", json_integer(4), "q_proj.lora_A.weight': rank 3, the configuration says 4"},
     };
-    model *m = aid_open(dev, BASE, KERN_F32, false, RECOMPUTE_NONE);
+    model *m = aid_open(aid_dev, BASE, KERN_F32, false, RECOMPUTE_NONE);
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
         char *dir = with_field(*state, rows[i].field, rows[i].value);
         adapter *a;
@@ -267,7 +251,7 @@ static void test_bad_configurations(void **state)
         {"target_modules", json_null(), "field 'target_modules' is missing"},
         {"peft_type", json_null(), "field 'peft_type' is missing"},
     };
-    model *m = aid_open(dev, BASE, KERN_F32, false, RECOMPUTE_NONE);
+    model *m = aid_open(aid_dev, BASE, KERN_F32, false, RECOMPUTE_NONE);
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
         char *dir = with_field(*state, rows[i].field, rows[i].value);
         char *want = mem_printf("adapter %s: %s/adapter_config.json: %s", dir, dir, rows[i].want);
@@ -299,7 +283,7 @@ static void test_bad_patterns(void **state)
          "model.layers.0.self_attn.q_proj: lora_alpha -1e+300 is beyond what F32 holds"},
         {"layers_to_transform", json_integer(7), NULL}, /* the pairs are there all the same */
     };
-    model *m = aid_open(dev, BASE, KERN_F32, false, RECOMPUTE_NONE);
+    model *m = aid_open(aid_dev, BASE, KERN_F32, false, RECOMPUTE_NONE);
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
         char *dir = with_field(*state, rows[i].field, rows[i].value);
         char *want = mem_printf("adapter %s: %s", dir, rows[i].want != NULL ? rows[i].want : "");
@@ -322,11 +306,11 @@ static void test_tensors_must_bind(void **state)
     (void)state;
     adapter *a;
     hone_err e = {0};
-    model *m = aid_open(dev, "tests/golden/model/qwen3", KERN_F32, false, RECOMPUTE_NONE);
+    model *m = aid_open(aid_dev, "tests/golden/model/qwen3", KERN_F32, false, RECOMPUTE_NONE);
     assert_int_not_equal(adapter_open(&a, GOLDEN "plain", m, false, NULL, NULL, &e), 0);
     assert_non_null(strstr(e.msg, "this model wants"));
     model_close(m);
-    m = aid_open(dev, BASE, KERN_F32, false, RECOMPUTE_NONE);
+    m = aid_open(aid_dev, BASE, KERN_F32, false, RECOMPUTE_NONE);
     char *dir = with_field(*state, "target_modules", json_pack("[s]", "q_proj"));
     char *path = path_join(dir, "adapter_model.safetensors");
     safetensors *st;
@@ -358,7 +342,7 @@ static void test_other_base_is_refused(void **state)
     adapter *a;
     hone_err e = {0};
     assert_int_equal(js_save(manifest, path, true, NULL), 0);
-    model *m = aid_open(dev, BASE, KERN_F32, false, RECOMPUTE_NONE);
+    model *m = aid_open(aid_dev, BASE, KERN_F32, false, RECOMPUTE_NONE);
     assert_int_equal(adapter_open(&a, dir, m, false, "bbbbbbbbbbbbbbbb", NULL, &e), HONE_EINVAL);
     assert_non_null(
         strstr(e.msg, "trained with base model aaaaaaaaaaaa..., this is bbbbbbbbbbbb..."));
@@ -387,5 +371,5 @@ int main(void)
         IN_DIR(test_tensors_must_bind),
         IN_DIR(test_other_base_is_refused),
     };
-    return cmocka_run_group_tests(tests, open_device, close_device);
+    return cmocka_run_group_tests(tests, aid_dev_open, aid_dev_close);
 }

@@ -18,22 +18,6 @@ static const struct {
     {"data/checkpoints/stories260k-bf16", 0.15, 2},
 };
 
-static kern_dev *dev;
-
-static int open_device(void **state)
-{
-    (void)state;
-    dev = aid_device();
-    return 0;
-}
-
-static int close_device(void **state)
-{
-    (void)state;
-    kern_close(dev);
-    return 0;
-}
-
 static json_t *reference(const char *name)
 {
     hone_err e = {0};
@@ -134,7 +118,7 @@ static void test_every_form_matches_the_reference(void **state)
     for (size_t i = 0; i < sizeof forms / sizeof *forms; i++) {
         char *dir = aid_shared(forms[i].dir);
         assert_non_null(dir);
-        model *m = aid_open(dev, dir, KERN_F32, false, RECOMPUTE_NONE);
+        model *m = aid_open(aid_dev, dir, KERN_F32, false, RECOMPUTE_NONE);
         assert_int_equal(model_n_params(m), 260032);
         double worst = worst_loss(m, texts);
         if (!(worst < forms[i].tolerance))
@@ -150,5 +134,5 @@ static void test_every_form_matches_the_reference(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_every_form_matches_the_reference)};
-    return cmocka_run_group_tests(tests, open_device, close_device);
+    return cmocka_run_group_tests(tests, aid_dev_open, aid_dev_close);
 }

@@ -17,30 +17,7 @@
     "\"learning_rate\":0.003,\"lr_scheduler\":\"constant\",\"logging_steps\":1,"                   \
     "\"weight_decay\":0.1,\"max_grad_norm\":0.5"
 
-typedef struct kit {
-    dataset *d;
-    char *dir;
-} kit;
-
-static int open_kit(void **state)
-{
-    kit *k = mem_alloc(sizeof *k);
-    k->d = aid_chat_rows();
-    k->dir = aid_dir();
-    *state = k;
-    return 0;
-}
-
-static int close_kit(void **state)
-{
-    kit *k = *state;
-    aid_rows_free(k->d);
-    aid_dir_remove(k->dir);
-    free(k);
-    return 0;
-}
-
-static aid_run *train(const kit *k, const char *out, const char *settings, bool ahead,
+static aid_run *train(const aid_rows *k, const char *out, const char *settings, bool ahead,
                       void (*subscribe)(hooks *), double val, int want, hone_err *e)
 {
     aid_run *r = mem_alloc(sizeof *r);
@@ -68,7 +45,7 @@ static void same_weights(const aid_run *a, const aid_run *b)
     assert_memory_equal(a->weights, b->weights, a->n_weights * sizeof(float));
 }
 
-static void same_file(const kit *k, const char *a, const char *b, const char *name)
+static void same_file(const aid_rows *k, const char *a, const char *b, const char *name)
 {
     char *pa = mem_printf("%s/%s/%s", k->dir, a, name),
          *pb = mem_printf("%s/%s/%s", k->dir, b, name);
@@ -82,7 +59,7 @@ static void same_file(const kit *k, const char *a, const char *b, const char *na
 }
 
 /* trainer_log.jsonl without what the clock says; caller frees. */
-static char *logged(const kit *k, const char *out)
+static char *logged(const aid_rows *k, const char *out)
 {
     static const char *const clock[] = {"elapsed_time", "remaining_time", "throughput"};
     char *path = mem_printf("%s/%s/trainer_log.jsonl", k->dir, out), *text = aid_text(path);
@@ -104,7 +81,7 @@ static char *logged(const kit *k, const char *out)
     return all;
 }
 
-static void same_log(const kit *k, const char *a, const char *b)
+static void same_log(const aid_rows *k, const char *a, const char *b)
 {
     char *la = logged(k, a), *lb = logged(k, b);
     assert_true(strlen(la) > 0);
@@ -117,7 +94,7 @@ static void same_log(const kit *k, const char *a, const char *b)
 
 static void nothing_shows_it(void **state)
 {
-    const kit *k = *state;
+    const aid_rows *k = *state;
     hone_err e;
     const char *settings = "{" BASE ",\"num_epochs\":2,\"eval_steps\":4,\"save_steps\":5}";
     aid_run *a = train(k, "wait", settings, false, NULL, 3, 0, &e);
@@ -138,7 +115,7 @@ static void nothing_shows_it(void **state)
 
 static void a_resumed_run_is_the_same_run(void **state)
 {
-    const kit *k = *state;
+    const aid_rows *k = *state;
     hone_err e = {0};
     aid_run *whole = train(k, "whole", "{" BASE ",\"num_epochs\":2}", true, NULL, 0, 0, &e);
     drop(train(k, "cut", "{" BASE ",\"num_epochs\":2,\"save_steps\":4}", true, NULL, 0, 0, &e));
@@ -205,7 +182,7 @@ static void said(char *dst, size_t cap, const hone_err *e)
 
 static void a_failed_step_changes_nothing(void **state)
 {
-    const kit *k = *state;
+    const aid_rows *k = *state;
     hone_err e;
     char want[512], got[512];
     aid_run *two = train(k, "two", "{" LARGE ",\"max_steps\":2}", true, NULL, 0, 0, &e);
@@ -233,7 +210,7 @@ static void a_failed_step_changes_nothing(void **state)
 /* The first of two failures is the one that is told. */
 static void a_failed_step_is_told_before_the_next(void **state)
 {
-    const kit *k = *state;
+    const aid_rows *k = *state;
     hone_err e;
     drop(train(k, "both", "{" LARGE ",\"max_steps\":6}", true, with_both, 0, HONE_ENUMERIC, &e));
     assert_int_equal(last_batch, 4);
@@ -243,7 +220,7 @@ static void a_failed_step_is_told_before_the_next(void **state)
 int main(void)
 {
     js_start();
-#define ROW(test) cmocka_unit_test_setup_teardown(test, open_kit, close_kit)
+#define ROW(test) cmocka_unit_test_setup_teardown(test, aid_rows_open, aid_rows_close)
     const struct CMUnitTest tests[] = {
         ROW(nothing_shows_it),
         ROW(a_resumed_run_is_the_same_run),

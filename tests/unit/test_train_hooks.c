@@ -14,30 +14,7 @@
     "\"adapter\":\"lora\",\"micro_batch_size\":2,\"gradient_accumulation_steps\":2,"               \
     "\"learning_rate\":0.003,\"max_steps\":4,\"logging_steps\":1"
 
-typedef struct kit {
-    dataset *d;
-    char *dir;
-} kit;
-
-static int open_kit(void **state)
-{
-    kit *k = mem_alloc(sizeof *k);
-    k->d = aid_chat_rows();
-    k->dir = aid_dir();
-    *state = k;
-    return 0;
-}
-
-static int close_kit(void **state)
-{
-    kit *k = *state;
-    aid_rows_free(k->d);
-    aid_dir_remove(k->dir);
-    free(k);
-    return 0;
-}
-
-static aid_run *train(const kit *k, const char *out, const char *settings,
+static aid_run *train(const aid_rows *k, const char *out, const char *settings,
                       void (*subscribe)(hooks *), int want, hone_err *e)
 {
     aid_run *r = mem_alloc(sizeof *r);
@@ -89,7 +66,7 @@ static void weigh_batches(hooks *h)
 
 static void test_weights_change_loss_and_gradient(void **state)
 {
-    const kit *k = *state;
+    const aid_rows *k = *state;
     hone_err e;
     aid_run *plain = train(k, "plain", "{" SETTINGS "}", NULL, 0, &e);
     quiet = 0;
@@ -136,7 +113,7 @@ static void govern_steps(hooks *h)
 
 static void test_a_step_governs_the_rate_and_asks_for_checkpoints(void **state)
 {
-    const kit *k = *state;
+    const aid_rows *k = *state;
     hone_err e;
     aid_run *two = train(k, "two", "{" SETTINGS ",\"lr_scheduler\":\"constant\"}", NULL, 0, &e);
     aid_run *stays =
@@ -226,7 +203,7 @@ static void govern_by_script(hooks *h)
 
 static void test_a_script_governs_a_run(void **state)
 {
-    const kit *k = *state;
+    const aid_rows *k = *state;
     double wild_rate[MAX_RATES], wild_loss[MAX_RATES], scale = 1, lowest = 100;
     hone_err e;
     governor_settings = NULL;
@@ -268,5 +245,5 @@ int main(void)
         cmocka_unit_test(test_a_script_governs_a_run),
         cmocka_unit_test(test_a_step_governs_the_rate_and_asks_for_checkpoints),
     };
-    return cmocka_run_group_tests(tests, open_kit, close_kit);
+    return cmocka_run_group_tests(tests, aid_rows_open, aid_rows_close);
 }
