@@ -151,6 +151,7 @@ static int host_counter(lua_State *L)
 {
     const api *a = api_of(L);
     const char *name = luaL_checkstring(L, 1);
+    sandbox_charge(L, lib_cost_of_numerals(L));
     double n = luaL_optnumber(L, 2, 1);
     size_t len = strspn(name, "abcdefghijklmnopqrstuvwxyz0123456789_");
     if (len == 0 || name[len] != '\0' || len > MAX_COUNTER)
@@ -217,6 +218,7 @@ static int host_kv_add(lua_State *L)
     double sum;
     kv *k = kv_of(L);
     const char *key = luaL_checklstring(L, 1, &n);
+    sandbox_charge(L, lib_cost_of_numerals(L));
     if (kv_add(k, key, n, luaL_optnumber(L, 2, 1), &sum, &e) != 0)
         return kv_fail(L, &e);
     lua_Integer whole;

@@ -15,6 +15,34 @@ static int charged(lua_State *L)
     return lua_tocfunction(L, lua_upvalueindex(1))(L);
 }
 
+/* Makes the function on the top one that charges. */
+static void push_charged(lua_State *L, const lib_row *r)
+{
+    if (r->cost == NULL)
+        return;
+    lua_pushlightuserdata(L, (void *)r);
+    lua_pushcclosure(L, charged, 2);
+}
+
+void lib_charge(lua_State *L, const lib_row *rows)
+{
+    for (const lib_row *r = rows; r->name != NULL; r++) {
+        lua_getfield(L, -1, r->name);
+        push_charged(L, r);
+        lua_setfield(L, -2, r->name);
+    }
+}
+
+size_t lib_cost_of_numerals(lua_State *L)
+{
+    enum { STEPS_A_NUMERAL = 16, BYTES_A_STEP = 4 };
+    size_t cost = 0;
+    for (int i = lua_gettop(L); i > 0; i--)
+        if (lua_type(L, i) == LUA_TSTRING)
+            cost += STEPS_A_NUMERAL + lua_rawlen(L, i) / BYTES_A_STEP;
+    return cost;
+}
+
 void lib_pick(lua_State *L, lua_CFunction open, const lib_row *rows)
 {
     lua_pushcfunction(L, open);
@@ -25,10 +53,7 @@ void lib_pick(lua_State *L, lua_CFunction open, const lib_row *rows)
             lua_pushcfunction(L, r->fn);
         else
             lua_getfield(L, -2, r->name);
-        if (r->cost != NULL) {
-            lua_pushlightuserdata(L, (void *)r);
-            lua_pushcclosure(L, charged, 2);
-        }
+        push_charged(L, r);
         lua_setfield(L, -2, r->name);
     }
     lua_remove(L, -2);

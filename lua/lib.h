@@ -37,6 +37,12 @@ typedef struct lib_row {
 /* Opens the stock library, picks the rows (ended by a NULL name) from it, pushes the new table. */
 void lib_pick(lua_State *L, lua_CFunction open, const lib_row *rows);
 
+/* Puts functions that charge into the place of those of the table on the top of the stack. */
+void lib_charge(lua_State *L, const lib_row *rows);
+
+/* The cost of reading arguments that are numbers written as text. */
+size_t lib_cost_of_numerals(lua_State *L);
+
 /* As tostring, without addresses: pushes the text and returns it. */
 const char *lib_text(lua_State *L, int idx, size_t *len);
 

@@ -58,6 +58,26 @@ static size_t cost_of_number(lua_State *L)
     return lua_type(L, 1) == LUA_TSTRING ? lua_rawlen(L, 1) : 0;
 }
 
+static size_t cost_of_text(lua_State *L)
+{
+    enum { STEPS = 16 };
+    return lua_type(L, 1) == LUA_TNUMBER && !lua_isinteger(L, 1) ? STEPS : 0;
+}
+
+/* Only its first argument is read as a number. */
+static size_t cost_of_select(lua_State *L)
+{
+    return lua_type(L, 1) == LUA_TSTRING ? lua_rawlen(L, 1) / 4 : 0;
+}
+
+/* Of the error that it may have to catch, message and all. */
+static size_t cost_of_catching(lua_State *L)
+{
+    enum { STEPS = 10 };
+    (void)L;
+    return STEPS;
+}
+
 /* ---- tables ---- */
 
 /* Finalizers run where the hook does not, and weak tables show when garbage is collected. */
@@ -269,17 +289,17 @@ static const lib_row rows[] = {
     {"ipairs", NULL, NULL},
     {"next", base_next, NULL},
     {"pairs", base_pairs, NULL},
-    {"pcall", NULL, NULL},
+    {"pcall", NULL, cost_of_catching},
     {"rawequal", NULL, NULL},
     {"rawget", NULL, NULL},
     {"rawlen", NULL, NULL},
     {"rawset", base_rawset, NULL},
-    {"select", NULL, NULL},
+    {"select", NULL, cost_of_select},
     {"setmetatable", base_setmetatable, NULL},
     {"tonumber", NULL, cost_of_number},
-    {"tostring", base_tostring, NULL},
+    {"tostring", base_tostring, cost_of_text},
     {"type", NULL, NULL},
-    {"xpcall", NULL, NULL},
+    {"xpcall", NULL, cost_of_catching},
     {"_VERSION", NULL, NULL},
     {NULL, NULL, NULL},
 };

@@ -7,7 +7,7 @@
 #include <lauxlib.h>
 #include <string.h>
 
-enum { SMALL = 32, SLICE = 1000, BYTES_A_STEP = 16 };
+enum { SMALL = 32, SLICE = 1000, BYTES_A_STEP = 8 };
 
 typedef struct matcher {
     pattern p;

@@ -229,17 +229,26 @@ static int math_randomseed(lua_State *L)
     return 0;
 }
 
+/* Its loop has a turn for each bit between the two. */
+static size_t cost_of_fmod(lua_State *L)
+{
+    enum { STEPS = 64 };
+    return STEPS + lib_cost_of_numerals(L);
+}
+
 /* clang-format off */
+#define COST lib_cost_of_numerals
 static const lib_row math_rows[] = {
-    {"abs", NULL, NULL}, {"acos", NULL, NULL}, {"asin", NULL, NULL}, {"atan", NULL, NULL},
-    {"ceil", NULL, NULL}, {"cos", NULL, NULL}, {"deg", NULL, NULL}, {"exp", NULL, NULL},
-    {"floor", NULL, NULL}, {"fmod", NULL, NULL}, {"huge", NULL, NULL}, {"log", NULL, NULL},
-    {"max", NULL, NULL}, {"maxinteger", NULL, NULL}, {"min", NULL, NULL},
-    {"mininteger", NULL, NULL}, {"modf", NULL, NULL}, {"pi", NULL, NULL}, {"rad", NULL, NULL},
-    {"random", math_random, NULL}, {"randomseed", math_randomseed, NULL},
-    {"sin", NULL, NULL}, {"sqrt", NULL, NULL}, {"tan", NULL, NULL}, {"tointeger", NULL, NULL},
-    {"type", NULL, NULL}, {"ult", NULL, NULL}, {NULL, NULL, NULL},
+    {"abs", NULL, COST}, {"acos", NULL, COST}, {"asin", NULL, COST}, {"atan", NULL, COST},
+    {"ceil", NULL, COST}, {"cos", NULL, COST}, {"deg", NULL, COST}, {"exp", NULL, COST},
+    {"floor", NULL, COST}, {"fmod", NULL, cost_of_fmod}, {"huge", NULL, NULL},
+    {"log", NULL, COST}, {"max", NULL, COST}, {"maxinteger", NULL, NULL}, {"min", NULL, COST},
+    {"mininteger", NULL, NULL}, {"modf", NULL, COST}, {"pi", NULL, NULL}, {"rad", NULL, COST},
+    {"random", math_random, COST}, {"randomseed", math_randomseed, COST}, {"sin", NULL, COST},
+    {"sqrt", NULL, COST}, {"tan", NULL, COST}, {"tointeger", NULL, COST}, {"type", NULL, NULL},
+    {"ult", NULL, COST}, {NULL, NULL, NULL},
 };
+#undef COST
 /* clang-format on */
 
 void lib_math(lua_State *L)
@@ -267,27 +276,65 @@ static size_t cost_of_codes(lua_State *L)
     return span(L, from, to, "utf8.codepoint");
 }
 
+/* From one character to the next is as far as there are continuation bytes, in text that is no
+ * UTF-8 any number of them. */
+static int next_code(lua_State *L)
+{
+    size_t len, from, to;
+    const char *s = luaL_checklstring(L, 1, &len);
+    lua_Integer i = luaL_checkinteger(L, 2);
+    from = to = i > 0 && (size_t)i <= len ? (size_t)i : len;
+    while (to < len && ((unsigned char)s[to] & 0xC0) == 0x80)
+        to++;
+    sandbox_charge(L, (to - from) / 2);
+    return lua_tocfunction(L, lua_upvalueindex(1))(L);
+}
+
+/* Upvalue: the stock function. */
+static int utf8_codes(lua_State *L)
+{
+    int n = lua_gettop(L);
+    lua_pushvalue(L, lua_upvalueindex(1));
+    lua_insert(L, 1);
+    lua_call(L, n, 3);
+    lua_pushvalue(L, -3);
+    lua_pushcclosure(L, next_code, 1);
+    lua_replace(L, -4);
+    return 3;
+}
+
+/* A coroutine has a stack of its own. */
+static size_t cost_of_thread(lua_State *L)
+{
+    enum { STEPS = 50 };
+    (void)L;
+    return STEPS;
+}
+
 /* clang-format off */
 static const lib_row utf8_rows[] = {
     {"char", NULL, NULL},
     {"charpattern", NULL, NULL},
     {"codepoint", NULL, cost_of_codes},
-    {"codes", NULL, NULL},
+    {"codes", NULL, NULL}, /* see lib_utf8 */
     {"len", NULL, cost_of_text},
     {"offset", NULL, cost_of_text},
     {NULL, NULL, NULL},
 };
 
 static const lib_row coroutine_rows[] = {
-    {"close", NULL, NULL}, {"create", NULL, NULL}, {"isyieldable", NULL, NULL},
+    {"close", NULL, NULL}, {"create", NULL, cost_of_thread}, {"isyieldable", NULL, NULL},
     {"resume", NULL, NULL}, {"running", NULL, NULL}, {"status", NULL, NULL},
-    {"wrap", NULL, NULL}, {"yield", NULL, NULL}, {NULL, NULL, NULL},
+    {"wrap", NULL, cost_of_thread}, {"yield", NULL, NULL}, {NULL, NULL, NULL},
 };
 /* clang-format on */
 
 void lib_utf8(lua_State *L)
 {
     lib_pick(L, luaopen_utf8, utf8_rows);
+    lua_getfield(L, -1, "codes");
+    lua_pushcclosure(L, utf8_codes, 1);
+    lua_setfield(L, -2, "codes");
 }
 
 void lib_coroutine(lua_State *L)

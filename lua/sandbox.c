@@ -16,6 +16,9 @@ enum {
     CLOCK_STEPS = 1000,    /* charged work after which the clock is read */
     MAX_BLOCK_SHARE = 4,   /* one block is at most this part of the memory */
     MESSAGE_LEVELS = 16,   /* of the stack, searched for a line of the script */
+    SLOT = 16,             /* bytes of a value on a stack of Lua's */
+    SPARE_SLOTS = 5,       /* that Lua adds to its size */
+    LARGE_STACK = 10000,   /* slots */
 };
 
 typedef enum { FINE, OUT_OF_STEPS, OUT_OF_TIME, CANCELLED } ending;
@@ -30,6 +33,9 @@ struct sandbox {
     int64_t left, deadline; /* steps; monotonic nanoseconds, 0: none */
     int64_t cpu_end;        /* of the second half of the time, by clock_thread_ns; 0: not yet */
     int64_t unclocked;      /* steps charged since the clock was read */
+    int64_t ticks;          /* of the hook */
+    int64_t stack_ticks;    /* when a stack grew last */
+    size_t stack_slots;     /* to which size */
     ending end;             /* sticky: once not FINE, nothing of this call goes on */
     int line;               /* where the script was when a limit was hit */
     bool running, poisoned, loading;
@@ -64,6 +70,20 @@ static void end_by(sandbox *s, ending why)
     s->line = line_of(s->L);
 }
 
+/* A table that is its own __call makes one instruction push values until no memory is left, and
+ * move all of them for each: quadratic work that no hook sees. What shows is that blocks for the
+ * stack come one after the other, each twice the last, while no instruction is run: then the moves
+ * that were made in the last one are paid for. */
+static void pay_for_stack(sandbox *s, size_t n)
+{
+    enum { MOVES_A_STEP = 100 };
+    size_t slots = n / SLOT - SPARE_SLOTS, last = s->stack_slots;
+    if (slots == 2 * last && s->ticks == s->stack_ticks)
+        s->left -= (int64_t)(last * last / MOVES_A_STEP);
+    s->stack_slots = slots;
+    s->stack_ticks = s->ticks;
+}
+
 /* May the state grow by `more` bytes for a block of n? */
 static bool may_grow(sandbox *s, size_t more, size_t n)
 {
@@ -96,6 +116,8 @@ static void *allocate(void *ud, void *ptr, size_t osize, size_t nsize)
         count(s, old, 0);
         return NULL;
     }
+    if (ptr == NULL && osize == 0 && s->running && nsize >= (size_t)LARGE_STACK * SLOT)
+        pay_for_stack(s, nsize);
     if (nsize > old && !may_grow(s, nsize - old, nsize))
         return NULL;
     void *p = realloc(ptr, nsize);
@@ -156,6 +178,7 @@ static _Noreturn void stop(lua_State *L)
 static void tick(lua_State *L, lua_Debug *ar)
 {
     sandbox *s = sandbox_of(L);
+    s->ticks++;
     if (s->end == FINE) {
         s->left -= INTERVAL;
         look(s);
@@ -297,6 +320,8 @@ int sandbox_run(sandbox *s, lua_CFunction body, void *arg, hone_err *e)
     s->deadline = s->limits.time_ns > 0 ? clock_mono_ns() + s->limits.time_ns / 2 : 0;
     s->cpu_end = 0;
     s->unclocked = 0;
+    s->ticks = s->stack_ticks = 0;
+    s->stack_slots = 0;
     s->end = FINE;
     s->line = 0;
     lua_settop(L, 0);

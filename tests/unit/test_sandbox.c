@@ -167,6 +167,106 @@ static void test_attacks_end(void **state)
         {"local s = ('1'):rep(1 << 20) while true do local n = tonumber(s) end", STEPS},
         {"error(setmetatable({}, {__tostring = function() while true do end end}))",
          "serve.prompt: t failed: x.lua:2: an error that is a table"},
+        /* nothing, very often */
+        {"return ('').rep('', 1 << 62) .. (''):rep(1 << 40, '') .. 'none'", SAID("none")},
+        {"return ('ab'):rep(3, '-') .. ('x'):rep(1, 'yy') .. ('y'):rep(2, 'zz') .. ('q'):rep(-1)",
+         SAID("ab-ab-abxyzzy")},
+        {"return ('x'):rep(math.maxinteger)",
+         "serve.prompt: t failed: x.lua:2: resulting string too large"},
+        {"while true do ('x'):rep(1 << 20) end", STEPS},
+        /* one instruction that pushes and moves values until the stack is full */
+        {"local t = setmetatable({}, {}) getmetatable(t).__call = t return t()", STEPS},
+        {"local t, u = setmetatable({}, {}), setmetatable({}, {}) getmetatable(t).__call = u "
+         "getmetatable(u).__call = t return coroutine.wrap(function() pcall(t) end)()",
+         STEPS},
+        {"local function f(n) return n == 0 and 0 or 1 + f(n - 1) end return f(20000)",
+         SAID("20000")},
+        /* numbers that are long texts */
+        {"local s = ('1'):rep(1 << 20) while true do local x = s + 1 end", STEPS},
+        {"local s = (' '):rep(1 << 20) .. '1' while true do local x = -s end", STEPS},
+        {"local s = ('1'):rep(1 << 20) while true do pcall(math.floor, s) end", STEPS},
+        {"local s = ('1'):rep(1 << 20) while true do pcall(string.rep, 'x', s) end", STEPS},
+        {"local s = ('1'):rep(1 << 20) while true do pcall(string.char, s) end", STEPS},
+        {"local s = ('1'):rep(1 << 20) while true do pcall(select, s) end", STEPS},
+        {"local s = ('1'):rep(1 << 20) while true do pcall(host.counter, 'x', s) end", STEPS},
+        {"return '10' + 5 .. -'2' .. '7' // 2 .. 10 % '4' .. '2' ^ 3 .. '3' * 2 .. 1 - '1' .. "
+         "'1' / 2",
+         SAID("15-2328.0600.5")},
+        {"return '10' + {}",
+         "serve.prompt: t failed: x.lua:2: attempt to add a 'string' with a 'table'"},
+        /* numbers that are long when they are written, or long to divide */
+        {"while true do local s = ('%.99f'):format(-1e308) end", STEPS},
+        {"while true do local s = ('%.99g %.99a'):format(1e-308, 1e308) end", STEPS},
+        {"return ('%99999d'):format(1)", "serve.prompt: t failed: x.lua:2: invalid conversion"},
+        {"local s = ('\\0'):rep(1 << 18) while true do local q = ('%q'):format(s) end", STEPS},
+        {"local x = 1.1e-300 while true do local s = tostring(x) end", STEPS},
+        {"while true do math.fmod(1e308, 3e-308) end", STEPS},
+        /* characters that do not end */
+        {"local s = 'a' .. ('\\x80'):rep(1 << 20) while true do for _ in utf8.codes(s, true) do "
+         "end end",
+         STEPS},
+        {"local f, s = utf8.codes('a' .. ('\\x80'):rep(1 << 20), true) while true do f(s, 0) end",
+         STEPS},
+        {"local r = '' for p, c in utf8.codes('a\xc3\xa9\xe2\x82\xac') do r = r .. p .. ':' .. c "
+         ".. ' ' end return r",
+         SAID("1:97 2:233 4:8364 ")},
+        {"for _ in utf8.codes('a\\xff') do end",
+         "serve.prompt: t failed: x.lua:2: invalid UTF-8 code"},
+        /* errors, coroutines and what closes */
+        {"while true do pcall(string.rep) end", STEPS},
+        {"while true do pcall(coroutine.wrap(function() error('x') end)) end", STEPS},
+        {"while true do local c = coroutine.wrap(function() coroutine.yield() end) c() end", STEPS},
+        {"local t = {} while true do t[#t + 1] = coroutine.wrap(coroutine.yield) t[#t]() end",
+         MEMORY},
+        {"local function nest() return pcall(coroutine.wrap(nest)) end while true do nest() end",
+         STEPS},
+        {"local co = coroutine.create(function() local t <close> = setmetatable({}, {__close = "
+         "function() while true do end end}) coroutine.yield() end) coroutine.resume(co) "
+         "coroutine.close(co)",
+         STEPS},
+        {"local function h(e) return h(e) end xpcall(error, h)", STEPS},
+        {"goto a ::a:: pcall(function() ::b:: goto b end) goto a", STEPS},
+        /* metamethods */
+        {"local t = setmetatable({}, {__index = function() while true do end end}) "
+         "pcall(function() "
+         "return t.x end)",
+         STEPS},
+        {"local mt = {__eq = function() while true do end end} local a, b = setmetatable({}, mt), "
+         "setmetatable({}, mt) pcall(function() return a == b end)",
+         STEPS},
+        {"local mt = {} mt.__lt = function(a, b) return a < b end return setmetatable({}, mt) < "
+         "setmetatable({}, mt)",
+         "serve.prompt: t failed: x.lua:2: C stack overflow"},
+        {"local mt = {} mt.__index = setmetatable({}, mt) return mt.__index.x",
+         "serve.prompt: t failed: x.lua:2: '__index' chain too long"},
+        {"local mt = {__tostring = function(s) return tostring(s) end} return "
+         "tostring(setmetatable({}, mt))",
+         "serve.prompt: t failed: x.lua:2: C stack overflow"},
+        {"local mt = {__len = function() return 1 << 40 end, __index = function() return 'x' end, "
+         "__newindex = function() end} table.insert(setmetatable({}, mt), 1, 1)",
+         STEPS},
+        {"table.sort(setmetatable({}, {__len = function() return 1 << 62 end, __index = function() "
+         "return 1 end}))",
+         STEPS},
+        {"table.move({}, 1, 1 << 40, 2)", STEPS},
+        {"return #{[1 << 26] = 1}", SAID("0")},
+        {"local t = {} t[0 / 0] = 1", "serve.prompt: t failed: x.lua:2: table index is NaN"},
+        /* loops by numbers */
+        {"for i = 0, 1, 1e-300 do end", STEPS},
+        {"for i = math.mininteger, math.maxinteger do end", STEPS},
+        {"return math.mininteger // -1", SAID("-9223372036854775808")},
+        /* searching, matching, nesting */
+        {"local s = ('x'):rep(1 << 20) while true do s:find(('x'):rep(30) .. 'y', 1, true) end",
+         STEPS},
+        {"return host.regex(('('):rep(5000))",
+         "serve.prompt: t failed: x.lua:2: bad argument #1 to 'regex' (longer than 4096 bytes)"},
+        {"return host.regex('((((a{1,100}){1,100}){1,100}){1,100})')",
+         "serve.prompt: t failed: x.lua:2: host.regex: regular expression is too large"},
+        {"return host.regex('(?:a?){50}a{50}'):match(('a'):rep(50))",
+         "serve.prompt: t failed: x.lua:2: regex: the text takes more than 100000 steps"},
+        {"return host.json.decode(('['):rep(1 << 20))", STEPS},
+        {"local t = {} t[1] = t return host.json.encode(t)",
+         "serve.prompt: t failed: x.lua:2: json.encode[1]"},
         {"coroutine.yield(1)",
          "serve.prompt: t failed: x.lua:2: attempt to yield from outside a coroutine"},
     };
