@@ -11,35 +11,6 @@
 
 enum { MAX_CHOICES = 8, IDLE_WAIT_MS = 250 };
 
-const double engine_hist_bounds[ENGINE_HIST_BUCKETS] = {
-    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 60};
-
-void engine_observe(engine *g, engine_hist_kind kind, double seconds)
-{
-    int i = 0;
-    while (i < ENGINE_HIST_BUCKETS && seconds > engine_hist_bounds[i])
-        i++;
-    pthread_mutex_lock(&g->lock);
-    g->hist[kind].bucket[i]++;
-    g->hist[kind].sum += seconds;
-    g->hist[kind].count++;
-    pthread_mutex_unlock(&g->lock);
-}
-
-void engine_count_done(engine *g, const job *j, bool failed)
-{
-    pthread_mutex_lock(&g->lock);
-    if (!failed)
-        g->stats.finished++;
-    else if (j->cancelled)
-        g->stats.cancelled++;
-    else
-        g->stats.failed++;
-    for (int i = 0; i < j->n; i++)
-        g->stats.answer_tokens += j->seqs[i].n_ids - j->n_prompt;
-    pthread_mutex_unlock(&g->lock);
-}
-
 void engine_send_done(engine *g, seq *s)
 {
     job *j = s->owner;
@@ -59,9 +30,9 @@ void engine_send_done(engine *g, seq *s)
     s->done = true;
     bool last = ++j->n_done == j->n;
     if (last) {
-        engine_observe(g, ENGINE_E2E, (double)(now - j->submit_ns) * 1e-9);
+        engine_observe(g, j, ENGINE_E2E, (double)(now - j->submit_ns) * 1e-9);
         if (j->first_token_ns != 0)
-            engine_observe(g, ENGINE_DECODE, (double)(now - j->first_token_ns) * 1e-9);
+            engine_observe(g, j, ENGINE_DECODE, (double)(now - j->first_token_ns) * 1e-9);
         engine_count_done(g, j, false);
     }
     j->fn(j->user, &ev, last);
@@ -245,7 +216,8 @@ int engine_submit(engine *g, const engine_request *r, uint64_t *ticket, int *ret
     if (g->draining || g->stopping) {
         rc = hone_fail(e, HONE_ECANCELLED, "the server is shutting down");
     } else if (many || long_queue) {
-        g->stats.rejected++;
+        g->stats.count.rejected++;
+        figures_of(g, r->on)->f.count.rejected++;
         if (retry_after_s != NULL)
             *retry_after_s = retry_after(g);
         rc = hone_fail(e, HONE_EAGAIN, "the queue is full (%d requests, %lld tokens wait)",
@@ -254,10 +226,9 @@ int engine_submit(engine *g, const engine_request *r, uint64_t *ticket, int *ret
         *ticket = j->ticket = g->next_ticket++;
         *g->inbox_tail = j;
         g->inbox_tail = &j->next;
-        g->stats.requests++;
         g->stats.waiting++;
         g->stats.waiting_tokens += (int64_t)r->n_prompt;
-        g->stats.prompt_tokens += r->n_prompt;
+        figures_taken(g, j);
         pthread_cond_signal(&g->wake);
         j = NULL;
     }
@@ -317,6 +288,8 @@ static void put(engine *g, served **which, served *s)
     pthread_mutex_lock(&g->lock);
     served *old = *which;
     *which = s;
+    if (s != NULL)
+        figures_of(g, s);
     pthread_cond_signal(&g->wake);
     pthread_mutex_unlock(&g->lock);
     served_release(old);
@@ -366,6 +339,7 @@ void engine_stop(engine *g)
     engine_set_beside(g, NULL);
     lane_drop_idle(g);
     engine_step_free(g->step);
+    figures_free(g);
     free(g->cancels);
     pthread_mutex_destroy(&g->lock);
     pthread_cond_destroy(&g->wake);
@@ -380,11 +354,4 @@ engine_stats engine_counters(engine *g)
     s.last_step_age_ms = (clock_mono_ns() - g->heartbeat_ns) / 1000000;
     pthread_mutex_unlock(&g->lock);
     return s;
-}
-
-void engine_histogram(engine *g, engine_hist_kind kind, engine_hist *out)
-{
-    pthread_mutex_lock(&g->lock);
-    *out = g->hist[kind];
-    pthread_mutex_unlock(&g->lock);
 }

@@ -92,15 +92,20 @@ void engine_set_beside(engine *g, served *s);
 void engine_drain(engine *g, int timeout_ms);
 void engine_stop(engine *g); /* after drain; joins the thread; NULL is a no-op */
 
+typedef struct engine_counts {
+    uint64_t requests, finished, cancelled, failed, rejected, prompt_tokens, answer_tokens;
+} engine_counts;
+
 typedef struct engine_stats {
-    uint64_t requests, finished, cancelled, failed, rejected, prompt_tokens, answer_tokens, steps;
+    engine_counts count; /* of all models together */
+    uint64_t steps;
     int running, waiting;
     int64_t waiting_tokens, kv_blocks_used, kv_blocks;
     int64_t last_step_age_ms; /* heartbeat: since the scheduler last finished a turn */
 } engine_stats;
 engine_stats engine_counters(engine *g);
 
-/* Latency histograms for /metrics, in seconds: bounds shared by all. */
+/* Latency histograms, in seconds: bounds shared by all. */
 enum { ENGINE_HIST_BUCKETS = 14 };
 typedef enum {
     ENGINE_TTFT,
@@ -117,4 +122,16 @@ typedef struct engine_hist {
     uint64_t count;
 } engine_hist;
 extern const double engine_hist_bounds[ENGINE_HIST_BUCKETS];
-void engine_histogram(engine *g, engine_hist_kind kind, engine_hist *out);
+
+/* What one model has done. A model is its name and its digests: one that is loaded again goes on
+ * counting, and what is promoted under another name is another one. */
+enum { ENGINE_MAX_FIGURES = 16 };
+typedef struct engine_figures {
+    char name[128], model_digest[65], adapter_digest[65]; /* a longer name is cut */
+    engine_counts count;
+    engine_hist hist[ENGINE_N_HIST];
+} engine_figures;
+
+/* Of those that were set or had a request, the last one used first; returns how many (at most max).
+ * Over ENGINE_MAX_FIGURES the one is forgotten that has been idle longest. */
+int engine_models(engine *g, engine_figures *out, int max);

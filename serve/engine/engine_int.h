@@ -17,6 +17,13 @@ typedef struct lane {
 
 typedef struct job job;
 
+/* What a model has done; the lock is held by who looks at it. */
+typedef struct figures {
+    struct figures *next; /* used before this one */
+    engine_figures f;
+    int n_jobs; /* requests that will count here */
+} figures;
+
 /* One choice of a request. ids = prompt, then answer; the first `computed` of them are in the
  * cache. */
 typedef struct seq {
@@ -47,6 +54,7 @@ struct job {
     bool echo_logprobs;
     int n, n_done;
     seq *seqs; /* [n] */
+    figures *figures;
     engine_fn *fn;
     void *user;
     int64_t submit_ns, deadline_ns, admit_ns, first_token_ns; /* 0: none or not yet */
@@ -66,7 +74,7 @@ struct engine {
     const char *why_none;
     bool draining, stopping, cancel_all;
     engine_stats stats;
-    engine_hist hist[ENGINE_N_HIST];
+    figures *figures; /* the last one used first */
     int64_t heartbeat_ns;
     double prefill_rate; /* tokens a second, smoothed */
 
@@ -77,9 +85,14 @@ struct engine {
     struct step_buffers *step;
 };
 
+/* figures.c */
+figures *figures_of(engine *g, const served *on); /* with the lock held */
+void figures_taken(engine *g, job *j);            /* with the lock held: a request was taken */
+void figures_free(engine *g);
+void engine_observe(engine *g, const job *j, engine_hist_kind kind, double seconds);
+void engine_count_done(engine *g, job *j, bool failed); /* once a request, after all it observes */
+
 /* engine.c */
-void engine_observe(engine *g, engine_hist_kind kind, double seconds);
-void engine_count_done(engine *g, const job *j, bool failed);
 void engine_send_done(engine *g, seq *s); /* the choice's last event */
 
 /* job.c */

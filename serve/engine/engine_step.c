@@ -105,10 +105,10 @@ static void note_latency(engine *g, seq *s)
     int64_t now = clock_mono_ns();
     if (j->first_token_ns == 0) {
         j->first_token_ns = now;
-        engine_observe(g, ENGINE_TTFT, (double)(now - j->submit_ns) * 1e-9);
-        engine_observe(g, ENGINE_PREFILL, (double)(now - j->admit_ns) * 1e-9);
+        engine_observe(g, j, ENGINE_TTFT, (double)(now - j->submit_ns) * 1e-9);
+        engine_observe(g, j, ENGINE_PREFILL, (double)(now - j->admit_ns) * 1e-9);
     } else if (s->last_token_ns != 0) {
-        engine_observe(g, ENGINE_ITL, (double)(now - s->last_token_ns) * 1e-9);
+        engine_observe(g, j, ENGINE_ITL, (double)(now - s->last_token_ns) * 1e-9);
     }
     s->last_token_ns = now;
 }

@@ -103,7 +103,7 @@ static void admit_one(engine *g, seq *s)
     g->n_admitted++;
     if (j->admit_ns == 0) {
         j->admit_ns = clock_mono_ns();
-        engine_observe(g, ENGINE_QUEUE, (double)(j->admit_ns - j->submit_ns) * 1e-9);
+        engine_observe(g, j, ENGINE_QUEUE, (double)(j->admit_ns - j->submit_ns) * 1e-9);
         int rc = j->echo_logprobs ? engine_step_score(j, &err) : 0;
         if (rc != 0)
             sched_fail(g, j, rc, err.msg);

@@ -42,13 +42,13 @@ static engine_stats counters(void *ctx)
     return engine_counters(ctx);
 }
 
-static void histogram(void *ctx, engine_hist_kind kind, engine_hist *out)
+static int models(void *ctx, engine_figures *out, int max)
 {
-    engine_histogram(ctx, kind, out);
+    return engine_models(ctx, out, max);
 }
 
 void backend_of_engine(backend *b, engine *g)
 {
-    *b = (backend){g,     submit,   cancel,    current,           beside, why_none, release,
-                   drain, counters, histogram, engine_hist_bounds};
+    *b = (backend){g,     submit,   cancel, current,           beside, why_none, release,
+                   drain, counters, models, engine_hist_bounds};
 }

@@ -15,7 +15,7 @@ typedef struct backend {
     void (*release)(void *ctx, served *m);
     void (*drain)(void *ctx, int timeout_ms);
     engine_stats (*counters)(void *ctx);
-    void (*histogram)(void *ctx, engine_hist_kind kind, engine_hist *out);
+    int (*models)(void *ctx, engine_figures *out, int max);
     const double *hist_bounds; /* ENGINE_HIST_BUCKETS upper bounds in seconds */
 } backend;
 

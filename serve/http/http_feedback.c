@@ -113,8 +113,12 @@ static feedback_author author_of(http_req *r, const json_t *form, char user_hash
 static void count(http_req *r, const json_t *fb)
 {
     const json_t *rating = json_object_get(fb, "rating");
+    const json_t *of = json_object_get(fb, "snapshot");
     if (json_is_integer(rating))
-        atomic_fetch_add(&r->srv->count.feedback[json_integer_value(rating) + 1], 1);
+        http_tally_add(r->srv->ratings,
+                       &(http_tally_model){text_of(of, "model"), text_of(of, "model_digest"),
+                                           text_of(of, "adapter_digest")},
+                       (int)json_integer_value(rating));
 }
 
 /* What a client gets to see: not the snapshot, which may be long and which it has. */

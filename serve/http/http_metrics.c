@@ -1,25 +1,31 @@
 /* GET /metrics, in Prometheus' text format. One table of gauges and counters, one of histograms:
  * the names are a contract, and a test holds the list. Labels never name a key or a user. */
 #include "core/base/clock.h"
+#include "core/base/mem.h"
 #include "serve/http/http_handlers.h"
 #include "serve/http/http_server_in.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
-enum { MAX_TEXT = 16 << 20 }; /* 256 plugins with 64 counters each */
+enum { MAX_TEXT = 16 << 20, LABELS = 400 }; /* 256 plugins with 64 counters each */
 
 typedef struct numbers {
     engine_stats engine;
     conn_stats conns;
     store_stats store;
     const http_server *srv;
-    char labels[512]; /* model="...",adapter="..." */
+    engine_figures model[ENGINE_MAX_FIGURES];
+    int n_models, at; /* whose figures a row by model gives */
     double uptime;
 } numbers;
 
+typedef enum { WHOLE, MODELS } scope; /* of the server, or a line a model */
+
 typedef struct metric_row {
     const char *name, *type, *help;
+    scope scope;
     double (*value)(const numbers *n);
     const char *vllm; /* the name that vLLM gives the same; NULL: it has none */
 } metric_row;
@@ -35,13 +41,13 @@ VALUE(waiting, n->engine.waiting)
 VALUE(waiting_tokens, n->engine.waiting_tokens)
 VALUE(kv_ratio,
       n->engine.kv_blocks > 0 ? (double)n->engine.kv_blocks_used / (double)n->engine.kv_blocks : 0)
-VALUE(prompt_tokens, n->engine.prompt_tokens)
-VALUE(answer_tokens, n->engine.answer_tokens)
-VALUE(admitted, n->engine.requests)
-VALUE(finished, n->engine.finished)
-VALUE(cancelled, n->engine.cancelled)
-VALUE(failed, n->engine.failed)
-VALUE(rejected, n->engine.rejected)
+VALUE(prompt_tokens, n->model[n->at].count.prompt_tokens)
+VALUE(answer_tokens, n->model[n->at].count.answer_tokens)
+VALUE(admitted, n->model[n->at].count.requests)
+VALUE(finished, n->model[n->at].count.finished)
+VALUE(cancelled, n->model[n->at].count.cancelled)
+VALUE(failed, n->model[n->at].count.failed)
+VALUE(rejected, n->model[n->at].count.rejected)
 VALUE(steps, n->engine.steps)
 VALUE(step_age, (double)n->engine.last_step_age_ms / 1000)
 VALUE(open_conns, n->conns.open)
@@ -56,28 +62,28 @@ VALUE(uptime, n->uptime)
 
 /* clang-format off */
 static const metric_row rows[] = {
-    {"hone_requests_running",             "gauge",   "answers being decoded",                         running,        "vllm:num_requests_running"},
-    {"hone_requests_waiting",             "gauge",   "requests in the queue",                         waiting,        "vllm:num_requests_waiting"},
-    {"hone_queue_tokens",                 "gauge",   "prompt tokens in the queue",                    waiting_tokens, NULL},
-    {"hone_kv_cache_usage_ratio",         "gauge",   "share of the key-value cache in use",           kv_ratio,       "vllm:kv_cache_usage_perc"},
-    {"hone_prompt_tokens_total",          "counter", "prompt tokens taken in",                        prompt_tokens,  "vllm:prompt_tokens_total"},
-    {"hone_generation_tokens_total",      "counter", "tokens generated",                              answer_tokens,  "vllm:generation_tokens_total"},
-    {"hone_requests_admitted_total",      "counter", "requests the scheduler took",                   admitted,       NULL},
-    {"hone_requests_finished_total",      "counter", "requests answered in full",                     finished,       "vllm:request_success_total"},
-    {"hone_requests_cancelled_total",     "counter", "requests cancelled (client gone, shutdown)",    cancelled,      NULL},
-    {"hone_requests_failed_total",        "counter", "requests that failed while they ran",           failed,         NULL},
-    {"hone_requests_rejected_total",      "counter", "requests refused because the queue was full",   rejected,       NULL},
-    {"hone_engine_steps_total",           "counter", "turns of the scheduler",                        steps,          NULL},
-    {"hone_engine_last_step_age_seconds", "gauge",   "time since the scheduler last finished a turn", step_age,       NULL},
-    {"hone_connections_open",             "gauge",   "open connections",                              open_conns,     NULL},
-    {"hone_connections_total",            "counter", "connections accepted",                          accepted,       NULL},
-    {"hone_connections_timed_out_total",  "counter", "connections closed because they were too slow", timed_out,      NULL},
-    {"hone_client_disconnects_total",     "counter", "answers whose client had gone",                 disconnects,    NULL},
-    {"hone_store_writes_total",           "counter", "writes committed",                              store_jobs,     NULL},
-    {"hone_store_failed_total",           "counter", "writes that failed",                            store_failed,   NULL},
-    {"hone_store_dropped_total",          "counter", "records dropped because the queue was full",    store_dropped,  NULL},
-    {"hone_store_waiting",                "gauge",   "writes in the queue",                           store_waiting,  NULL},
-    {"hone_uptime_seconds",               "gauge",   "time since the server started",                 uptime,         NULL},
+    {"hone_requests_running",               "gauge",   "answers being decoded",                           WHOLE,  running,        "vllm:num_requests_running"},
+    {"hone_requests_waiting",               "gauge",   "requests in the queue",                           WHOLE,  waiting,        "vllm:num_requests_waiting"},
+    {"hone_queue_tokens",                   "gauge",   "prompt tokens in the queue",                      WHOLE,  waiting_tokens, NULL},
+    {"hone_kv_cache_usage_ratio",           "gauge",   "share of the key-value cache in use",             WHOLE,  kv_ratio,       "vllm:kv_cache_usage_perc"},
+    {"hone_prompt_tokens_total",            "counter", "prompt tokens taken in",                          MODELS, prompt_tokens,  "vllm:prompt_tokens_total"},
+    {"hone_generation_tokens_total",        "counter", "tokens generated",                                MODELS, answer_tokens,  "vllm:generation_tokens_total"},
+    {"hone_requests_admitted_total",        "counter", "requests the scheduler took",                     MODELS, admitted,       NULL},
+    {"hone_requests_finished_total",        "counter", "requests answered in full",                       MODELS, finished,       "vllm:request_success_total"},
+    {"hone_requests_cancelled_total",       "counter", "requests cancelled (client gone, shutdown)",      MODELS, cancelled,      NULL},
+    {"hone_requests_failed_total",          "counter", "requests that failed while they ran",             MODELS, failed,         NULL},
+    {"hone_requests_rejected_total",        "counter", "requests refused because the queue was full",     MODELS, rejected,       NULL},
+    {"hone_engine_steps_total",             "counter", "turns of the scheduler",                          WHOLE,  steps,          NULL},
+    {"hone_engine_last_step_age_seconds",   "gauge",   "time since the scheduler last finished a turn",   WHOLE,  step_age,       NULL},
+    {"hone_connections_open",               "gauge",   "open connections",                                WHOLE,  open_conns,     NULL},
+    {"hone_connections_total",              "counter", "connections accepted",                            WHOLE,  accepted,       NULL},
+    {"hone_connections_timed_out_total",    "counter", "connections closed because they were too slow",   WHOLE,  timed_out,      NULL},
+    {"hone_client_disconnects_total",       "counter", "answers whose client had gone",                   WHOLE,  disconnects,    NULL},
+    {"hone_store_writes_total",             "counter", "writes committed",                                WHOLE,  store_jobs,     NULL},
+    {"hone_store_failed_total",             "counter", "writes that failed",                              WHOLE,  store_failed,   NULL},
+    {"hone_store_dropped_total",            "counter", "records dropped because the queue was full",      WHOLE,  store_dropped,  NULL},
+    {"hone_store_waiting",                  "gauge",   "writes in the queue",                             WHOLE,  store_waiting,  NULL},
+    {"hone_uptime_seconds",                 "gauge",   "time since the server started",                   WHOLE,  uptime,         NULL},
 };
 
 static const struct {
@@ -98,17 +104,49 @@ static void head(buf *b, const char *name, const char *type, const char *help)
     buf_printf(b, "# HELP %s %s\n# TYPE %s %s\n", name, help, name, type);
 }
 
-static void add_row(buf *b, const metric_row *w, const char *name, const numbers *n)
+/* Prometheus wants \, " and newlines escaped. */
+static void label(char *dst, size_t cap, const char *text)
 {
-    head(b, name, w->type, w->help);
-    buf_printf(b, "%s{%s} %.17g\n", name, n->labels, w->value(n));
+    size_t n = 0;
+    for (; *text != '\0' && n + 3 < cap; text++) {
+        if (*text == '\\' || *text == '"')
+            dst[n++] = '\\';
+        dst[n++] = (unsigned char)*text < 0x20 ? ' ' : *text;
+    }
+    dst[n] = '\0';
 }
 
-static void add_hist(buf *b, const char *name, const char *help, const engine_hist *h,
-                     const double *bounds, const char *labels)
+/* model="...",digest="...",adapter="...": two models of one name are two that followed each other.
+ */
+static void label_model(char dst[LABELS], const char *name, const char *digest, const char *adapter)
+{
+    char shown[300];
+    label(shown, sizeof shown, name);
+    snprintf(dst, LABELS, "model=\"%s\",digest=\"%.12s\",adapter=\"%.12s\"", shown, digest,
+             adapter);
+}
+
+static void label_figures(char dst[LABELS], const engine_figures *f)
+{
+    label_model(dst, f->name, f->model_digest, f->adapter_digest);
+}
+
+static void add_row(buf *b, const metric_row *w, const char *name, numbers *n)
+{
+    char labels[LABELS];
+    head(b, name, w->type, w->help);
+    if (w->scope == WHOLE)
+        buf_printf(b, "%s %.17g\n", name, w->value(n));
+    for (n->at = 0; w->scope == MODELS && n->at < n->n_models; n->at++) {
+        label_figures(labels, &n->model[n->at]);
+        buf_printf(b, "%s{%s} %.17g\n", name, labels, w->value(n));
+    }
+}
+
+static void add_hist_of(buf *b, const char *name, const engine_hist *h, const double *bounds,
+                        const char *labels)
 {
     uint64_t total = 0;
-    head(b, name, "histogram", help);
     for (int i = 0; i < ENGINE_HIST_BUCKETS; i++) {
         total += h->bucket[i];
         buf_printf(b, "%s_bucket{%s,le=\"%g\"} %llu\n", name, labels, bounds[i],
@@ -117,6 +155,17 @@ static void add_hist(buf *b, const char *name, const char *help, const engine_hi
     buf_printf(b, "%s_bucket{%s,le=\"+Inf\"} %llu\n", name, labels, (unsigned long long)h->count);
     buf_printf(b, "%s_sum{%s} %.9g\n", name, labels, h->sum);
     buf_printf(b, "%s_count{%s} %llu\n", name, labels, (unsigned long long)h->count);
+}
+
+static void add_hist(buf *b, const char *name, const char *help, engine_hist_kind kind,
+                     const numbers *n)
+{
+    char labels[LABELS];
+    head(b, name, "histogram", help);
+    for (int i = 0; i < n->n_models; i++) {
+        label_figures(labels, &n->model[i]);
+        add_hist_of(b, name, &n->model[i].hist[kind], n->srv->engine->hist_bounds, labels);
+    }
 }
 
 /* ---- families with a label of their own ---- */
@@ -154,31 +203,58 @@ static void add_family(buf *b, const char *name, const char *help, const char *l
 
 static void add_families(buf *b, const http_counters *c)
 {
-    static const char *const ratings[] = {"down", "none", "up"};
     static const char *const reasons[] = {"missing", "malformed", "unknown", "expired",
                                           "revoked", "token",     "scope",   "blocked"};
     static const char *const limits[] = {NULL, "requests", "tokens", "parallel", "daily_tokens"};
     add_requests(b, c);
-    add_family(b, "hone_feedback_total", "feedback by rating", "rating", ratings, c->feedback, 3);
     add_family(b, "hone_auth_failures_total", "requests not let in, by reason", "reason", reasons,
                c->auth_failures, HTTP_N_REASONS);
     add_family(b, "hone_rate_limited_total", "requests over a key's limit", "limit", limits,
                c->rate_limited, 5);
 }
 
-/* ---- plugins ---- */
-
-/* Prometheus wants \, " and newlines escaped. */
-static void label(char *dst, size_t cap, const char *text)
+/* What has answered is there from the start, so that a first thumb is a step from 0. */
+static void add_feedback(buf *b, const numbers *n)
 {
-    size_t n = 0;
-    for (; *text != '\0' && n + 3 < cap; text++) {
-        if (*text == '\\' || *text == '"')
-            dst[n++] = '\\';
-        dst[n++] = (unsigned char)*text < 0x20 ? ' ' : *text;
+    static const char *const ratings[] = {"down", "none", "up"};
+    http_tally_row all[HTTP_TALLY_MAX];
+    char labels[LABELS];
+    for (int i = 0; i < n->n_models; i++) {
+        const engine_figures *f = &n->model[i];
+        http_tally_know(n->srv->ratings,
+                        &(http_tally_model){f->name, f->model_digest, f->adapter_digest});
     }
-    dst[n] = '\0';
+    int rows_n = http_tally_rows(n->srv->ratings, all);
+    head(b, "hone_feedback_total", "counter", "feedback by the model that was rated, and rating");
+    for (int i = 0; i < rows_n; i++) {
+        label_model(labels, all[i].name, all[i].digest, all[i].adapter);
+        for (int k = 0; k < 3; k++)
+            buf_printf(b, "hone_feedback_total{%s,rating=\"%s\"} %llu\n", labels, ratings[k],
+                       (unsigned long long)all[i].rated[k]);
+    }
 }
+
+/* ---- which models there are ---- */
+
+static void add_served(buf *b, const backend *of)
+{
+    const struct {
+        served *m;
+        const char *role;
+    } all[] = {{of->current(of->ctx), "live"}, {of->beside(of->ctx), "canary"}};
+    char labels[LABELS];
+    head(b, "hone_model_info", "gauge", "1 for what is served now, and as what");
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
+        const served *m = all[i].m;
+        if (m == NULL)
+            continue;
+        label_model(labels, m->name, m->model_digest, m->adapter_digest);
+        buf_printf(b, "hone_model_info{%s,role=\"%s\"} 1\n", labels, all[i].role);
+        of->release(of->ctx, all[i].m);
+    }
+}
+
+/* ---- plugins ---- */
 
 typedef struct plugin_family {
     const char *name, *type, *help;
@@ -283,44 +359,34 @@ static void add_plugins(buf *b, const hooks *h)
 
 /* ---- all of it ---- */
 
-static void name_model(numbers *n, const backend *b)
-{
-    char name[160] = "", adapter[24] = "";
-    served *m = b->current(b->ctx);
-    if (m != NULL) {
-        label(name, sizeof name, m->name);
-        snprintf(adapter, sizeof adapter, "%.12s", m->adapter_digest);
-        b->release(b->ctx, m);
-    }
-    snprintf(n->labels, sizeof n->labels, "model=\"%s\",adapter=\"%s\"", name, adapter);
-}
-
 void http_metrics(http_req *r)
 {
     http_server *s = r->srv;
     const backend *b = s->engine;
-    numbers n = {.engine = b->counters(b->ctx),
-                 .conns = conn_counters(s->conns),
-                 .store = store_counters(s->store),
-                 .srv = s,
-                 .uptime = (double)(clock_unix_ms() - s->started_ms) / 1000};
+    numbers *n = mem_alloc(sizeof *n);
+    *n = (numbers){.engine = b->counters(b->ctx),
+                   .conns = conn_counters(s->conns),
+                   .store = store_counters(s->store),
+                   .srv = s,
+                   .uptime = (double)(clock_unix_ms() - s->started_ms) / 1000};
+    n->n_models = b->models(b->ctx, n->model, ENGINE_MAX_FIGURES);
     buf out;
     buf_init(&out, MAX_TEXT);
-    name_model(&n, b);
+    add_served(&out, b);
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
-        add_row(&out, &rows[i], rows[i].name, &n);
+        add_row(&out, &rows[i], rows[i].name, n);
         if (s->conf->vllm_metric_names && rows[i].vllm != NULL)
-            add_row(&out, &rows[i], rows[i].vllm, &n);
+            add_row(&out, &rows[i], rows[i].vllm, n);
     }
     for (size_t i = 0; i < sizeof hists / sizeof *hists; i++) {
-        engine_hist h;
-        b->histogram(b->ctx, hists[i].kind, &h);
-        add_hist(&out, hists[i].name, hists[i].help, &h, b->hist_bounds, n.labels);
+        add_hist(&out, hists[i].name, hists[i].help, hists[i].kind, n);
         if (s->conf->vllm_metric_names)
-            add_hist(&out, hists[i].vllm, hists[i].help, &h, b->hist_bounds, n.labels);
+            add_hist(&out, hists[i].vllm, hists[i].help, hists[i].kind, n);
     }
+    add_feedback(&out, n);
     add_families(&out, &s->count);
     add_plugins(&out, s->hooks);
     http_reply_text(r, 200, "text/plain; version=0.0.4; charset=utf-8", &out);
     buf_free(&out);
+    free(n);
 }

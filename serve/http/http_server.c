@@ -389,6 +389,7 @@ int http_server_start(http_server **out, const http_options *o, hone_err *e)
     for (int i = 0; i < HTTP_N_LISTENERS; i++)
         s->listeners[i] = (listener){.srv = s, .kind = (listener_kind)i, .fd = -1};
     s->started_ms = clock_unix_ms();
+    s->ratings = http_tally_new();
     /* Room for a request of every connection, twice: pushing never waits. */
     s->jobs = queue_new(2 * (size_t)c->max_connections + 16);
     s->janitor_stop = queue_new(1);
@@ -474,5 +475,6 @@ void http_server_stop(http_server *s)
     queue_free(s->jobs);
     queue_free(s->janitor_stop);
     http_limits_free(s->limits);
+    http_tally_free(s->ratings);
     free(s);
 }

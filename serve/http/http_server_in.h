@@ -5,6 +5,7 @@
 #include "serve/http/http_limits.h"
 #include "serve/http/http_route.h"
 #include "serve/http/http_server.h"
+#include "serve/http/http_tally.h"
 
 #include <stdatomic.h>
 
@@ -24,7 +25,6 @@ typedef enum {
 
 typedef struct http_counters {
     atomic_uint_fast64_t requests[HTTP_ROUTES_MAX][HTTP_N_CLASSES]; /* by status / 100 */
-    atomic_uint_fast64_t feedback[3];                               /* down, none, up */
     atomic_uint_fast64_t auth_failures[HTTP_N_REASONS];
     atomic_uint_fast64_t rate_limited[5]; /* by http_limit */
     atomic_uint_fast64_t disconnects;     /* answers that nobody waited for */
@@ -66,6 +66,7 @@ struct http_server {
     atomic_bool draining;
     atomic_uint_fast64_t body_bytes; /* of all requests together */
     http_counters count;
+    http_tally *ratings;
     int64_t started_ms;
 };
 

@@ -379,7 +379,7 @@ static void drain(void *ctx, int timeout_ms)
 static engine_stats counters(void *ctx)
 {
     aid_fake *f = ctx;
-    return (engine_stats){.requests = (uint64_t)f->taken,
+    return (engine_stats){.count.requests = (uint64_t)f->taken,
                           .running = f->running,
                           .waiting = 2,
                           .kv_blocks = 10,
@@ -387,11 +387,24 @@ static engine_stats counters(void *ctx)
                           .last_step_age_ms = f->plan.step_age_ms};
 }
 
-static void histogram(void *ctx, engine_hist_kind kind, engine_hist *out)
+static void figures_of(engine_figures *out, const served *m, uint64_t requests)
 {
-    (void)ctx;
-    (void)kind;
-    *out = (engine_hist){.bucket = {1, 2, [ENGINE_HIST_BUCKETS] = 3}, .sum = 1.5, .count = 6};
+    *out = (engine_figures){.count.requests = requests};
+    snprintf(out->name, sizeof out->name, "%s", m->name);
+    memcpy(out->model_digest, m->model_digest, sizeof out->model_digest);
+    for (int i = 0; i < ENGINE_N_HIST; i++)
+        out->hist[i] =
+            (engine_hist){.bucket = {1, 2, [ENGINE_HIST_BUCKETS] = 3}, .sum = 1.5, .count = 6};
+}
+
+static int models(void *ctx, engine_figures *out, int max)
+{
+    aid_fake *f = ctx;
+    figures_of(&out[0], &f->m, (uint64_t)f->taken);
+    if (!f->plan.beside || max < 2)
+        return 1;
+    figures_of(&out[1], &f->second, 1000);
+    return 2;
 }
 
 aid_fake *aid_fake_start(const char *dir)
@@ -418,8 +431,8 @@ aid_fake *aid_fake_start(const char *dir)
     f->second.name = (char *)"fake-canary";
     memset(f->second.model_digest, 'b', 64);
     f->second.defaults.temperature = 0.25f;
-    f->b = (backend){f,       submit, cancel,   current,   beside, why_none,
-                     release, drain,  counters, histogram, bounds};
+    f->b = (backend){f,       submit, cancel,   current, beside, why_none,
+                     release, drain,  counters, models,  bounds};
     pthread_create(&f->thread, NULL, main_loop, f);
     return f;
 }

@@ -224,12 +224,59 @@ static void test_batched_as_alone(void **state)
     }
     expect_empty_cache(g);
     engine_stats s = engine_counters(g);
-    assert_int_equal(s.requests, N);
-    assert_int_equal(s.finished, N);
-    engine_hist h;
-    engine_histogram(g, ENGINE_E2E, &h);
-    assert_int_equal(h.count, N);
+    assert_int_equal(s.count.requests, N);
+    assert_int_equal(s.count.finished, N);
+    engine_figures f[2];
+    assert_int_equal(engine_models(g, f, 2), 1);
+    assert_int_equal(f[0].hist[ENGINE_E2E].count, N);
     engine_stop(g);
+}
+
+/* A model that answered counts on where it stopped; of many, the live one is never forgotten. */
+static void test_figures_by_model(void **state)
+{
+    (void)state;
+    engine *g = start(&(engine_options){0});
+    served *live = open_served(0), *other = open_served(0);
+    gen_params p = params(3, 0, 1);
+    engine_figures f[2 * ENGINE_MAX_FIGURES];
+    hone_err e = {0};
+    memset(other->model_digest, 'f', 64);
+    for (int i = 0; i < 3; i++) {
+        int32_t ids[4];
+        uint64_t ticket;
+        answer *a = answer_new();
+        make_prompt(ids, 4, i);
+        assert_int_equal(submit(g, i == 0 ? live : other, ids, 4, &p, 1, a, &ticket, &e), 0);
+        wait_for(a);
+        answer_free(a);
+    }
+    assert_int_equal(engine_models(g, f, 2 * ENGINE_MAX_FIGURES), 2);
+    assert_string_equal(f[0].model_digest, other->model_digest);
+    for (int i = 0; i < 2; i++) {
+        uint64_t want = i == 0 ? 2 : 1;
+        assert_int_equal(f[i].count.requests, want);
+        assert_int_equal(f[i].count.finished, want);
+        assert_int_equal(f[i].count.prompt_tokens, 4 * want);
+        assert_int_equal(f[i].hist[ENGINE_TTFT].count, want);
+        assert_int_equal(f[i].hist[ENGINE_E2E].count, want);
+    }
+    assert_int_equal(f[0].count.answer_tokens + f[1].count.answer_tokens,
+                     engine_counters(g).count.answer_tokens);
+    engine_set_current(g, live);
+    for (int i = 0; i < 3 * ENGINE_MAX_FIGURES; i++) { /* as if so many were tried after another */
+        snprintf(other->model_digest, sizeof other->model_digest, "%064d", i);
+        engine_set_beside(g, other);
+    }
+    int n = engine_models(g, f, 2 * ENGINE_MAX_FIGURES), found = 0;
+    assert_int_equal(n, ENGINE_MAX_FIGURES);
+    for (int i = 0; i < n; i++)
+        found += strcmp(f[i].model_digest, live->model_digest) == 0 && f[i].count.finished == 1;
+    assert_int_equal(found, 1);
+    engine_set_beside(g, NULL);
+    engine_stop(g);
+    served_release(live);
+    served_release(other);
 }
 
 /* Forbids everything but one id, which follows from the step; never fails where it is right. */
@@ -393,7 +440,7 @@ static void test_full_queue_is_an_answer(void **state)
     }
     assert_int_equal(taken + refused, N);
     assert_true(refused > 0 && taken >= 2);
-    assert_int_equal(engine_counters(g).rejected, refused);
+    assert_int_equal(engine_counters(g).count.rejected, refused);
     for (int i = 0; i < N; i++) {
         if (a[i] == NULL)
             continue;
@@ -461,8 +508,8 @@ static void test_cancel_and_deadline(void **state)
     engine_cancel(g, 123456);
     expect_empty_cache(g);
     engine_stats s = engine_counters(g);
-    assert_int_equal(s.cancelled, 2);
-    assert_int_equal(s.failed, 1);
+    assert_int_equal(s.count.cancelled, 2);
+    assert_int_equal(s.count.failed, 1);
     answer_free(one);
     answer_free(two);
     answer_free(late);
@@ -542,6 +589,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_batched_as_alone),
+        cmocka_unit_test(test_figures_by_model),
         cmocka_unit_test(test_hooks_change_logits),
         cmocka_unit_test(test_choices_share_a_prompt),
         cmocka_unit_test(test_too_small_a_cache_changes_nothing),

@@ -819,13 +819,15 @@ static void test_rebinding(void **state)
 
 /* ---- metrics ---- */
 
+#define FAKE "model=\"fake\",digest=\"aaaaaaaaaaaa\",adapter=\"\""
+
 static void test_metric_names_are_a_contract(void **state)
 {
     static const char *const names[] = {
-        "hone_requests_running{model=\"fake\",adapter=\"\"} 0",
-        "hone_requests_waiting{model=\"fake\",adapter=\"\"} 2",
+        "hone_requests_running 0",
+        "hone_requests_waiting 2",
         "hone_queue_tokens",
-        "hone_kv_cache_usage_ratio{model=\"fake\",adapter=\"\"} 0.5",
+        "hone_kv_cache_usage_ratio 0.5",
         "# TYPE hone_prompt_tokens_total counter",
         "# TYPE hone_generation_tokens_total counter",
         "hone_requests_admitted_total",
@@ -845,9 +847,9 @@ static void test_metric_names_are_a_contract(void **state)
         "hone_store_waiting",
         "hone_uptime_seconds",
         "# TYPE hone_time_to_first_token_seconds histogram",
-        "hone_time_to_first_token_seconds_bucket{model=\"fake\",adapter=\"\",le=\"0.005\"} 3",
-        "hone_time_to_first_token_seconds_bucket{model=\"fake\",adapter=\"\",le=\"+Inf\"} 6",
-        "hone_time_to_first_token_seconds_sum{model=\"fake\",adapter=\"\"} 1.5",
+        "hone_time_to_first_token_seconds_bucket{" FAKE ",le=\"0.005\"} 3",
+        "hone_time_to_first_token_seconds_bucket{" FAKE ",le=\"+Inf\"} 6",
+        "hone_time_to_first_token_seconds_sum{" FAKE "} 1.5",
         "hone_inter_token_latency_seconds_count",
         "hone_e2e_request_latency_seconds_count",
         "hone_request_queue_time_seconds_count",
@@ -855,7 +857,9 @@ static void test_metric_names_are_a_contract(void **state)
         "hone_request_decode_time_seconds_count",
         "hone_http_requests_total{method=\"GET\",route=\"/health/live\",status=\"2xx\"} 1",
         "hone_http_requests_total{method=\"\",route=\"unknown\",status=\"4xx\"} 1",
-        "hone_feedback_total{rating=\"up\"} 0",
+        "hone_model_info{" FAKE ",role=\"live\"} 1",
+        "hone_requests_admitted_total{" FAKE "} 0",
+        "hone_feedback_total{" FAKE ",rating=\"up\"} 0",
         "hone_auth_failures_total{reason=\"unknown\"} 0",
         "hone_rate_limited_total{limit=\"tokens\"} 0",
     };

@@ -388,6 +388,40 @@ static void test_a_full_disk(void **state)
     free(id);
 }
 
+/* Thumbs count where the answer came from. */
+static void test_counts_by_model(void **state)
+{
+    static const char *const lines[] = {
+        "hone_feedback_total{model=\"fake\",digest=\"aaaaaaaaaaaa\",adapter=\"\",rating=\"up\"} "
+        "1\n",
+        "hone_feedback_total{model=\"fake\",digest=\"aaaaaaaaaaaa\",adapter=\"\",rating=\"down\"} "
+        "0\n",
+        "hone_feedback_total{model=\"fake-canary\",digest=\"bbbbbbbbbbbb\",adapter=\"\","
+        "rating=\"down\"} 2\n",
+        "hone_requests_admitted_total{model=\"fake-canary\",digest=\"bbbbbbbbbbbb\",adapter=\"\"} ",
+        "hone_model_info{model=\"fake-canary\",digest=\"bbbbbbbbbbbb\",adapter=\"\","
+        "role=\"canary\"} 1\n",
+    };
+    aid_server *s = *state;
+    s->plan->beside = 1;
+    for (int i = 0; i < 3; i++) {
+        char *ask = mem_printf("{\"model\": \"%s\", \"messages\": [{\"role\": \"user\", "
+                               "\"content\": \"hi\"}]}",
+                               i == 0 ? "fake" : "fake-canary");
+        json_t *said = call(s, "POST", "/v1/chat/completions", NULL, ask, 200);
+        char *rate = mem_printf("{\"response_id\": \"%s\", \"rating\": \"%s\"}", str(said, "id"),
+                                i == 0 ? "up" : "down");
+        json_decref(call(s, "POST", FB, NULL, rate, 201));
+        json_decref(said);
+        free(rate);
+        free(ask);
+    }
+    aid_reply r = aid_call(s, "GET", "/metrics", NULL, NULL, 200);
+    for (size_t i = 0; i < sizeof lines / sizeof *lines; i++)
+        has(r.body, lines[i]);
+    aid_reply_free(&r);
+}
+
 int main(void)
 {
 #define T(f) cmocka_unit_test_setup_teardown(f, aid_server_setup, aid_server_teardown)
@@ -397,6 +431,7 @@ int main(void)
         T(test_keys_and_owners),
         T(test_tokens),
         T(test_list_and_export),
+        T(test_counts_by_model),
         T(test_erasure),
         T(test_erasure_by_key),
         cmocka_unit_test(test_feedback_is_off_without_storage),

@@ -119,8 +119,8 @@ static void test_the_port_opens_before_the_model(void **state)
     expect(p, "GET", "/health/ready", NULL, 503, "is asked for its first token", true);
     start_live(p);
     must(live_wait(p->live, &e), &e);
-    assert_int_equal(engine_counters(p->engine).finished, 1); /* the first question */
-    assert_int_equal(engine_counters(p->engine).answer_tokens, 1);
+    assert_int_equal(engine_counters(p->engine).count.finished, 1); /* the first question */
+    assert_int_equal(engine_counters(p->engine).count.answer_tokens, 1);
     expect(p, "GET", "/health/ready", NULL, 200, "\"model\":\"tiny\"", false);
     expect(p, "POST", "/v1/completions", QUESTION, 200, "\"choices\"", false);
     expect(p, "GET", "/v1/models", NULL, 200, "\"signed_by\":null", false);
@@ -202,11 +202,11 @@ static void test_a_swap_asks_first(void **state)
     assert_non_null(strstr(s.last_error, "the first question"));
     expect(p, "GET", "/health/ready", NULL, 200, "ok", false);
     expect(p, "GET", "/v1/models", NULL, 200, first, false);
-    uint64_t asked = engine_counters(p->engine).finished;
+    uint64_t asked = engine_counters(p->engine).count.finished;
     promote(p, other, good);
     s = wait_for(p, 1, 0);
     assert_string_equal(s.digest, good);
-    assert_int_equal(engine_counters(p->engine).finished, asked + 1);
+    assert_int_equal(engine_counters(p->engine).count.finished, asked + 1);
     expect(p, "POST", "/v1/completions", QUESTION, 200, "\"choices\"", false);
     expect(p, "GET", "/v1/models", NULL, 200, good, false);
     free(data);
