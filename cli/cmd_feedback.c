@@ -1,6 +1,8 @@
-/* hone feedback: lists, exports, imports, reviews and erases what users said about answers. */
+/* hone feedback: lists, compares, exports, imports, reviews and erases what users said about
+ * answers. */
 #include "cli/args.h"
 #include "cli/cmd.h"
+#include "cli/feedback_compare.h"
 #include "cli/state.h"
 #include "core/base/clock.h"
 #include "core/base/file.h"
@@ -240,6 +242,14 @@ static int do_review(const state_call *c, hone_err *e)
     return rc;
 }
 
+static int do_compare(const state_call *c, hone_err *e)
+{
+    const options *o = c->options;
+    int64_t since_ms = 0;
+    int rc = take_since(&since_ms, o->since, e);
+    return rc == 0 ? feedback_compare(c, since_ms, e) : rc;
+}
+
 static int do_erase(const state_call *c, hone_err *e)
 {
     const options *o = c->options;
@@ -266,11 +276,12 @@ static int do_erase(const state_call *c, hone_err *e)
 
 /* clang-format off */
 static const state_verb verbs[] = {
-    {"list",   do_list,   0, 0,               NULL,               false},
-    {"export", do_export, 0, 0,               NULL,               false},
-    {"import", do_import, 1, 1,               "a file",           true},
-    {"review", do_review, 1, STATE_MAX_WORDS, "ids of feedback",  false},
-    {"erase",  do_erase,  0, 0,               NULL,               false},
+    {"list",    do_list,    0, 0,               NULL,              false},
+    {"compare", do_compare, 0, 0,               NULL,              false},
+    {"export",  do_export,  0, 0,               NULL,              false},
+    {"import",  do_import,  1, 1,               "a file",          true},
+    {"review",  do_review,  1, STATE_MAX_WORDS, "ids of feedback", false},
+    {"erase",   do_erase,   0, 0,               NULL,              false},
     {NULL, NULL, 0, 0, NULL, false},
 };
 /* clang-format on */
@@ -282,8 +293,9 @@ static int run(int argc, char **argv)
 }
 
 const cmd cmd_feedback = {
-    "feedback", run, "list, export, import and review what users said",
+    "feedback", run, "list, compare, export, import and review what users said",
     "usage: hone feedback list [filters] [--json]\n"
+    "       hone feedback compare [--since 2026-01-31] [--json]\n"
     "       hone feedback export --format raw|kto|dpo|sft [--dedupe] [--split hash:0.9\n"
     "            [--part train|holdout]] [--min-agreement 0.6] [filters] > FILE.jsonl\n"
     "       hone feedback import FILE.jsonl\n"
@@ -291,6 +303,8 @@ const cmd cmd_feedback = {
     "       hone feedback erase --user NAME\n\n" STATE_HELP
     "filters: --model NAME --tag TAG --review pending|approved|rejected --rating up|none|down\n"
     "         --response ID --since 2026-01-31 --corrected --unused (by any training run)\n\n"
+    "compare counts answers and thumbs by the model that answered, and says whether what is tried\n"
+    "as canary is liked better than what is live.\n\n"
     "kto, dpo and sft are the formats of TRL. --dedupe leaves out what was there before. --split\n"
     "parts by a hash of what was asked, as retraining does (hash:0.8 is its feedback_holdout of\n"
     "0.2): --part gives one side, else each row says which. --min-agreement leaves out what too\n"

@@ -5,6 +5,7 @@
 #include "core/base/clock.h"
 #include "core/base/file.h"
 #include "serve/loop/erase.h"
+#include "serve/loop/live.h"
 #include "serve/loop/verify.h"
 #include "serve/store/audit.h"
 #include "serve/store/registry.h"
@@ -16,7 +17,7 @@
 
 typedef struct options {
     state_args at;
-    const char *reason, *to;
+    const char *reason, *to, *base;
 } options;
 
 /* clang-format off */
@@ -24,6 +25,7 @@ static const args_row rows[] = {
     STATE_ARGS(options, at),
     {"reason", offsetof(options, reason), ARGS_TEXT},
     {"to",     offsetof(options, to),     ARGS_TEXT},
+    {"base",   offsetof(options, base),   ARGS_TEXT},
     {NULL, 0, ARGS_TEXT},
 };
 /* clang-format on */
@@ -167,6 +169,23 @@ static int do_sign(const state_call *c, hone_err *e)
     return rc;
 }
 
+static int do_add(const state_call *c, hone_err *e)
+{
+    const options *o = c->options;
+    char digest[REGISTRY_DIGEST_LEN];
+    sign_trust t;
+    int rc = state_trust(&t, c->st, c->args, e);
+    if (rc == 0)
+        rc = live_register(c->st, c->word[0], o->base, &t, digest, e);
+    sign_trust_close(&t);
+    if (rc == 0)
+        rc = audit_append(
+            c->st, &(audit_event){.action = "model.add", .actor = c->actor, .target = digest}, e);
+    if (rc == 0)
+        puts(digest);
+    return rc;
+}
+
 static int do_key(const state_call *c, hone_err *e)
 {
     sign_public own;
@@ -247,6 +266,7 @@ static const state_verb verbs[] = {
     {"list",     do_list,     0, 0, NULL,                        false},
     {"show",     do_show,     0, 1, NULL,                        false},
     {"verify",   do_verify,   0, 1, NULL,                        false},
+    {"add",      do_add,      1, 1, "a model's directory",       true},
     {"promote",  do_promote,  1, 1, "the digest of an artefact", false},
     {"rollback", do_rollback, 0, 0, NULL,                        false},
     {"canary",   do_canary,   1, 1, "a digest, or off",          false},
@@ -263,10 +283,12 @@ static int run(int argc, char **argv)
 }
 
 const cmd cmd_registry = {
-    "registry", run, "list, show, verify, sign, promote or roll back artefacts",
+    "registry", run, "list, show, verify, sign, add, promote or roll back artefacts",
     "usage: hone registry list [--json]\n"
     "       hone registry show [DIGEST]              what it was made of (of what is live)\n"
     "       hone registry verify [DIGEST]            digest and signature (of all)\n"
+    "       hone registry add DIR [--base DIR]       a model of yours (or an adapter and its "
+    "base)\n"
     "       hone registry promote DIGEST [--reason TEXT]\n"
     "       hone registry rollback [--to DIGEST] [--reason TEXT]\n"
     "       hone registry canary DIGEST|off          what is served beside it (canary: true)\n"

@@ -19,6 +19,17 @@ stats_interval stats_wilson(double successes, double n)
     return (stats_interval){p, middle - half, middle + half};
 }
 
+stats_interval stats_wilson_difference(double successes_a, double n_a, double successes_b,
+                                       double n_b)
+{
+    if (n_a <= 0 || n_b <= 0)
+        return (stats_interval){0, -1, 1};
+    stats_interval a = stats_wilson(successes_a, n_a), b = stats_wilson(successes_b, n_b);
+    double d = b.value - a.value;
+    return (stats_interval){d, d - hypot(b.value - b.low, a.high - a.value),
+                            d + hypot(b.high - b.value, a.value - a.low)};
+}
+
 static double weight_at(const double *weight, size_t i)
 {
     return weight != NULL ? weight[i] : 1;

@@ -12,6 +12,12 @@ typedef struct stats_interval {
  * (1927). */
 stats_interval stats_wilson(double successes, double n);
 
+/* Difference of two proportions of different examples, b's less a's, 95 %, from their Wilson
+ * intervals. Where either n is 0 it is {0, -1, 1}. Source: Newcombe, Statistics in Medicine 17
+ * (1998), method 10. */
+stats_interval stats_wilson_difference(double successes_a, double n_a, double successes_b,
+                                       double n_b);
+
 /* Ratio of sums of a and of weights (NULL: 1 each, i.e. a mean) +- 1.96 standard errors,
  * linearised: s^2 is the variance (n - 1) of a - value * weight. n > 0, and the weights do not sum
  * to 0. Of one example the interval has no width. Source: Cochran, "Sampling techniques", 3rd

@@ -1,6 +1,7 @@
 #include "serve/loop/live.h"
 
 #include "core/base/clock.h"
+#include "core/base/file.h"
 #include "core/base/log.h"
 #include "core/base/mem.h"
 #include "core/model/digest.h"
@@ -8,6 +9,7 @@
 #include "serve/loop/erase.h"
 #include "serve/loop/verify.h"
 
+#include <limits.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -28,23 +30,30 @@ struct live {
     char refused[65]; /* what `canary` points at and cannot be served */
 };
 
-static int register_configured(store *st, const char *model_dir, const char *adapter_dir,
-                               const sign_trust *t, hone_err *e)
+/* What it is, and who signed it; the caller says where it goes. `whole`: nobody may sign it anew.
+ */
+static int look_at(char digest[65], json_t *manifest, const char *dir, const sign_trust *t,
+                   bool whole, hone_err *e)
 {
-    bool adapted = adapter_dir != NULL && *adapter_dir != '\0';
-    const char *dir = adapted ? adapter_dir : model_dir;
-    char digest[65];
     sign_report sig;
     hone_err why = {0};
     int rc = model_dir_digest(digest, dir, e);
     int signed_rc = rc == 0 ? sign_dir_check(dir, t, &sig, &why) : 0;
     if (rc == 0 && signed_rc != 0 && signed_rc != HONE_ENOTFOUND)
         rc = hone_fail(e, signed_rc, "%s", why.msg);
-    if (rc != 0)
-        return rc;
+    if (rc == 0 && signed_rc == 0)
+        json_object_set_new(manifest, "signature",
+                            verify_signature_json(sig.key_id, whole ? sig.root : NULL));
+    return rc;
+}
+
+static int register_configured(store *st, const char *model_dir, const char *adapter_dir,
+                               const sign_trust *t, hone_err *e)
+{
+    bool adapted = adapter_dir != NULL && *adapter_dir != '\0';
+    const char *dir = adapted ? adapter_dir : model_dir;
+    char digest[65];
     json_t *manifest = json_pack("{s:s}", "origin", "configured");
-    if (signed_rc == 0) /* by its key only: whoever configures it may sign it anew */
-        json_object_set_new(manifest, "signature", verify_signature_json(sig.key_id, NULL));
     registry_entry entry = {.digest = digest,
                             .kind = adapted ? "adapter" : "model",
                             .path = dir,
@@ -52,7 +61,30 @@ static int register_configured(store *st, const char *model_dir, const char *ada
                             .manifest = manifest,
                             .promote_by = "hone",
                             .reason = "first start"};
-    rc = registry_add(st, &entry, e);
+    int rc = look_at(digest, manifest, dir, t, false, e); /* whoever configures it may sign it */
+    if (rc == 0)
+        rc = registry_add(st, &entry, e);
+    json_decref(manifest);
+    return rc;
+}
+
+int live_register(store *st, const char *dir, const char *base, const sign_trust *t,
+                  char digest[65], hone_err *e)
+{
+    char whole[PATH_MAX], whole_base[PATH_MAX];
+    if (realpath(dir, whole) == NULL)
+        return file_error(e, dir, "cannot find");
+    if (base != NULL && realpath(base, whole_base) == NULL)
+        return file_error(e, base, "cannot find");
+    json_t *manifest = json_pack("{s:s}", "origin", "added");
+    registry_entry entry = {.digest = digest,
+                            .kind = base != NULL ? "adapter" : "model",
+                            .path = whole,
+                            .base = base != NULL ? whole_base : NULL,
+                            .manifest = manifest};
+    int rc = look_at(digest, manifest, whole, t, true, e);
+    if (rc == 0)
+        rc = registry_add(st, &entry, e);
     json_decref(manifest);
     return rc;
 }

@@ -47,6 +47,12 @@ live_status live_state(live *l);
 int live_bootstrap(store *st, const char *model_dir, const char *adapter_dir, const sign_trust *t,
                    hone_err *e);
 
+/* Registers a checkpoint, or an adapter and the checkpoint that it goes with (base; NULL: none),
+ * and promotes nothing; digest is its name. The directory has to stay where it is, and as it is:
+ * every load verifies it. */
+int live_register(store *st, const char *dir, const char *base, const sign_trust *t,
+                  char digest[65], hone_err *e);
+
 /* Opens an artefact after verify_artefact. */
 int live_open(served **out, const registry_artefact *a, const served_options *with,
               const sign_trust *t, hone_err *e);

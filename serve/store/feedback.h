@@ -72,6 +72,12 @@ typedef struct feedback_filter {
 typedef int feedback_fn(void *user, json_t *fb, hone_err *e);
 int feedback_each(store *s, const feedback_filter *f, feedback_fn *fn, void *user, hone_err *e);
 
+/* What users say, by the model that answered, since then (0: ever): an array (new reference) of
+ * {model, model_digest, adapter_digest, answers, failed, rated, up, none, down, corrected}. Answers
+ * count as long as they are stored, failed ones among them; feedback that was rejected does not
+ * count. A digest may be "". */
+int feedback_models(store *s, int64_t since_ms, json_t **out, hone_err *e);
+
 /* "approved", "rejected" or "pending". ENOTFOUND. */
 int feedback_review(store *s, const char *id, const char *verdict, const char *reviewer,
                     hone_err *e);

@@ -107,6 +107,57 @@ static json_t *put_ok(store *s, const char *body, const feedback_author *a)
     return fb;
 }
 
+static int64_t figure(const json_t *rows, size_t i, const char *name)
+{
+    return json_integer_value(json_object_get(json_array_get(rows, i), name));
+}
+
+/* Two answered models, one of them as two artefacts; feedback that was rejected does not count. */
+static void test_by_model(void **state)
+{
+    static const char *const digests[] = {"d0", "d1", "d1", "d1"};
+    static const char *const models[] = {"m", "m", "m-canary", "m-canary"};
+    static const char *const ratings[] = {"up", "down", "up", "none"};
+    place *p = *state;
+    hone_err e = {0};
+    json_t *rows, *fb = NULL;
+    for (int i = 0; i < 4; i++) {
+        json_t *r = json_pack("{s:s, s:s, s:s, s:s, s:i, s:s, s:I, s:[{s:i, s:s}], s:[]}", "route",
+                              "/v1/completions", "model", models[i], "model_digest", digests[i],
+                              "keep", "full", "status", i == 3 ? 500 : 200, "key_id", "keyaaaaa",
+                              "ts", (json_int_t)(1000 * (i + 1)), "choices", "index", 0, "text",
+                              "blue", "messages");
+        char *id = mem_printf("r%d", i);
+        json_object_set_new(r, "id", json_string(id));
+        assert_int_equal(requests_post(p->s, r), 0);
+        char *body = mem_printf("{\"response_id\": \"%s\", \"rating\": \"%s\"%s}", id, ratings[i],
+                                i == 1 ? ", \"correction\": \"red\"" : "");
+        assert_int_equal(store_flush(p->s, NULL), 0);
+        json_decref(fb);
+        fb = put_ok(p->s, body, &owner);
+        free(body);
+        free(id);
+    }
+    assert_int_equal(feedback_models(p->s, 0, &rows, &e), 0);
+    assert_int_equal(json_array_size(rows), 3);
+    assert_int_equal(figure(rows, 0, "up"), 1);
+    assert_int_equal(figure(rows, 1, "down"), 1);
+    assert_int_equal(figure(rows, 1, "corrected"), 1);
+    assert_int_equal(figure(rows, 2, "answers"), 2);
+    assert_int_equal(figure(rows, 2, "failed"), 1);
+    assert_int_equal(figure(rows, 2, "rated"), 2);
+    assert_int_equal(figure(rows, 2, "none"), 1);
+    json_decref(rows);
+    const char *last = json_string_value(json_object_get(fb, "id"));
+    assert_int_equal(feedback_review(p->s, last, "rejected", "test", &e), 0);
+    assert_int_equal(feedback_models(p->s, 4000, &rows, &e),
+                     0); /* one answer; all feedback is new */
+    assert_int_equal(figure(rows, 2, "answers"), 1);
+    assert_int_equal(figure(rows, 2, "rated"), 1);
+    json_decref(rows);
+    json_decref(fb);
+}
+
 static void put_fails(store *s, const char *body, const feedback_author *a, int code,
                       const char *text)
 {
@@ -532,6 +583,7 @@ int main(void)
         cmocka_unit_test(test_forms),
         T(test_feedback_keeps_what_was_seen),
         T(test_what_is_refused),
+        T(test_by_model),
         T(test_one_opinion_a_user),
         T(test_change_and_delete),
         T(test_filters_and_used_marks),

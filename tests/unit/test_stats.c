@@ -28,6 +28,27 @@ static void test_wilson(void **state)
     near(w.high, 1, 0);
 }
 
+/* Expected values: the paper's own examples (table II, a to d). */
+static void test_wilson_difference(void **state)
+{
+    static const struct {
+        double a, n_a, b, n_b, d, low, high;
+    } cases[] = {{48, 80, 56, 70, 0.2, 0.0524, 0.3339},
+                 {3, 10, 9, 10, 0.6, 0.1705, 0.8090},
+                 {2, 7, 6, 7, 0.5714, 0.0582, 0.8062},
+                 {0, 29, 5, 56, 0.0893, -0.0381, 0.1926}};
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        stats_interval w =
+            stats_wilson_difference(cases[i].a, cases[i].n_a, cases[i].b, cases[i].n_b);
+        near(w.value, cases[i].d, 5e-5);
+        near(w.low, cases[i].low, 5e-5);
+        near(w.high, cases[i].high, 5e-5);
+    }
+    near(stats_wilson_difference(0, 0, 1, 1).low, -1, 0);
+    near(stats_wilson_difference(1, 1, 0, 0).high, 1, 0);
+}
+
 /* A mean is a ratio with weights of 1. An example of weight 0 counts for nothing but the
  * number of examples. */
 static void test_ratio(void **state)
@@ -112,6 +133,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_wilson),
+        cmocka_unit_test(test_wilson_difference),
         cmocka_unit_test(test_ratio),
         cmocka_unit_test(test_quantile_interpolates),
         cmocka_unit_test(test_bootstrap_is_paired),
