@@ -39,6 +39,3 @@ int cmd_failed(const hone_err *e);
 int cmd_usage(const cmd *c, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 /* JSON over several lines, on standard output. */
 void cmd_print(const json_t *v);
-/* A signal's handler: ends the process as the signal by itself would, also where it is the first
- * one of a container, for which signals have no action of their own. */
-void cmd_killed(int sig);

@@ -3,6 +3,7 @@
 #include "cli/args.h"
 #include "cli/cmd.h"
 #include "cli/extend.h"
+#include "cli/killed.h"
 #include "core/base/hook.h"
 #include "core/base/log.h"
 #include "core/base/mem.h"

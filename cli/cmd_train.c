@@ -1,6 +1,7 @@
 /* hone train: LoRA or full fine-tuning, or pretraining, as a settings file says. */
 #include "adapters/tune.h"
 #include "cli/extend.h"
+#include "cli/killed.h"
 #include "cli/train_args.h"
 #include "core/base/js.h"
 

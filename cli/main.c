@@ -1,5 +1,6 @@
 /* The roof: finds the subcommand and runs it. Nothing else in the program may end the process. */
 #include "cli/cmd.h"
+#include "cli/killed.h"
 #include "core/base/js.h"
 #include "core/base/nearest.h"
 #include "core/base/version.h"
@@ -10,7 +11,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 enum { MAX_COMMANDS = 64 };
 
@@ -36,17 +36,6 @@ void cmd_print(const json_t *v)
     char *text = js_pretty(v);
     puts(text);
     free(text);
-}
-
-void cmd_killed(int sig)
-{
-    sigset_t one;
-    signal(sig, SIG_DFL);
-    sigemptyset(&one);
-    sigaddset(&one, sig);
-    sigprocmask(SIG_UNBLOCK, &one, NULL);
-    raise(sig);
-    _exit(128 + sig);
 }
 
 /* The kernel drops what the first process of a container has no handler for. */
