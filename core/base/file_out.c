@@ -133,12 +133,24 @@ void file_out_abort(file_out *f)
     file_out_free(f);
 }
 
+/* With the permission of another file, which the umask has no say in. */
+static int open_like(file_out **out, const char *path, const struct stat *other, hone_err *e)
+{
+    mode_t mode = other->st_mode & 0777;
+    int rc = file_out_open(out, path, mode, e);
+    if (rc == 0 && fchmod((*out)->fd, mode) != 0) {
+        rc = file_error(e, path, "cannot set the permission of");
+        file_out_abort(*out);
+        *out = NULL;
+    }
+    return rc;
+}
+
 int file_write(const char *path, const void *data, size_t len, hone_err *e)
 {
     struct stat st;
-    unsigned mode = stat(path, &st) == 0 ? st.st_mode & 0777 : 0644;
     file_out *f;
-    int rc = file_out_open(&f, path, mode, e);
+    int rc = stat(path, &st) == 0 ? open_like(&f, path, &st, e) : file_out_open(&f, path, 0644, e);
     if (rc != 0)
         return rc;
     rc = file_out_write(f, data, len, e);
@@ -238,7 +250,7 @@ int file_copy(const char *from, const char *to, hone_err *e)
     if (fstat(fd, &st) != 0)
         rc = file_error(e, from, "cannot stat");
     else
-        rc = file_out_open(&f, to, st.st_mode & 0777, e);
+        rc = open_like(&f, to, &st, e);
     while (rc == 0) {
         ssize_t n = read(fd, chunk, sizeof chunk);
         if (n == 0)

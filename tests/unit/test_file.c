@@ -289,11 +289,18 @@ static void test_copy_size_remove(void **state)
     memset(big, 'x', 200000);
     put(p->a, big);
     assert_int_equal(chmod(p->a, 0750), 0);
+    mode_t before = umask(077); /* says nothing about what stands already */
     assert_int_equal(file_copy(p->a, p->b, &e), 0);
     assert_holds(p->b, big);
     free(big);
     assert_int_equal(stat(p->b, &st), 0);
     assert_int_equal(st.st_mode & 0777, 0750);
+    put(p->b, "again");
+    umask(before);
+    assert_int_equal(stat(p->b, &st), 0);
+    assert_int_equal(st.st_mode & 0777, 0750);
+    put(p->b, "");
+    assert_int_equal(file_copy(p->a, p->b, &e), 0);
     assert_int_equal(file_size(&size, p->b, &e), 0);
     assert_int_equal(size, 200000);
     assert_true(file_exists(p->b));
