@@ -52,13 +52,26 @@ live_digest() {
         jq -r '.data[0].model_digest'
 }
 
-# wait_for_swap OLD: until another model is served
-wait_for_swap() {
-    for _ in $(seq 100); do
-        [ "$(live_digest)" = "$1" ] || return 0
+# within_a_minute COMMAND...: again and again until it holds, while the server runs
+within_a_minute() {
+    for _ in $(seq 600); do
+        "$@" && return
+        kill -0 $server 2>/dev/null || fail "the server ended: $(tail -n 1 "$work/server.log")"
         sleep 0.1
     done
-    fail "the server still serves $1"
+    fail "not within a minute: $*; the server says: $(tail -n 1 "$work/server.log")"
+}
+
+serves_another_than() {
+    [ "$(live_digest)" != "$1" ]
+}
+
+listens() {
+    url=$(grep -os 'http://[0-9.:]*' "$work/server.log" | head -n 1)
+}
+
+is_ready() { # it listens while it loads
+    curl -fs "$url/health/ready" >/dev/null
 }
 
 # check_questions: asks the questions that are kept for the end, in other words than were taught
@@ -111,17 +124,8 @@ settings=(model="$work/model" state_dir="$work/state" require_signature=true)
 key=$("$hone" key create --name demo --role admin --state "$work/state" --json | jq -r .key)
 "$hone" serve examples/hone.yaml "${settings[@]}" 2>"$work/server.log" &
 server=$!
-for _ in $(seq 100); do
-    url=$(grep -o 'http://[0-9.:]*' "$work/server.log" | head -n 1) && break
-    kill -0 $server 2>/dev/null || fail "the server ended: $(tail -n 1 "$work/server.log")"
-    sleep 0.1
-done
-[ -n "$url" ] || fail "the server does not listen"
-for _ in $(seq 300); do # it listens while it loads
-    curl -fs "$url/health/ready" >/dev/null && break
-    kill -0 $server 2>/dev/null || fail "the server ended: $(tail -n 1 "$work/server.log")"
-    sleep 0.1
-done
+within_a_minute listens
+within_a_minute is_ready
 echo "$url"
 [ "$(curl -s -o "$work/refused.json" -w '%{http_code}' "$url/v1/models")" = 401 ] ||
     fail "answers without a key"
@@ -160,7 +164,7 @@ first=$(jq -c 'select(.use == "check")' "$support/new_questions.jsonl" | head -n
 asker=$!
 "$hone" retrain examples/hone.yaml "${settings[@]}" --json >"$work/retrain.json"
 number "$work/retrain.json" .status '. == "promoted"'
-wait_for_swap "$old"
+within_a_minute serves_another_than "$old"
 kill $asker
 wait $asker 2>/dev/null || true
 asker=
@@ -175,7 +179,7 @@ check_questions
 say "11. rollback, one command"
 old=$(live_digest)
 "$hone" registry rollback --state "$work/state" --reason "demo"
-wait_for_swap "$old"
+within_a_minute serves_another_than "$old"
 check_questions quiet
 [ "$right" -lt $((asked / 2)) ] || fail "the old model is not back"
 

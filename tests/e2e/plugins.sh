@@ -9,6 +9,21 @@ fail() {
     exit 1
 }
 has() { grep -qF -- "$2" "$1" || fail "$1 has no '$2': $(cat "$1")"; }
+# serve CONFIG: in the background, as $server; its messages go to server.log. Returns when it is
+# ready, at $url.
+serve() {
+    rm -f server.log
+    "$HONE" serve "$1" 2>server.log &
+    server=$!
+    trap 'kill $server 2>/dev/null' EXIT
+    for _ in $(seq 600); do
+        url=$(grep -os 'http://[0-9.:]*' server.log | head -n 1)
+        [ -n "$url" ] && curl -fs "$url/health/ready" >/dev/null && return
+        kill -0 $server 2>/dev/null || fail "the server ended: $(tail -n 1 server.log)"
+        sleep 0.1
+    done
+    fail "the server is not ready within a minute: $(tail -n 1 server.log)"
+}
 umask 022
 
 # ---- a plugin in C and a script, each with one command
@@ -215,16 +230,7 @@ word one
 "$HONE" serve hone.yaml 2>err && fail "served with an unapproved plugin"
 has err "nothing approves it"
 "$HONE" plugin pin hone.yaml >log || fail "pin"
-"$HONE" serve hone.yaml 2>server.log &
-server=$!
-trap 'kill $server 2>/dev/null' EXIT
-url=
-for _ in $(seq 300); do
-    url=$(grep -o 'http://[0-9.:]*' server.log | head -n 1)
-    [ -n "$url" ] && curl -fs "$url/health/ready" >/dev/null && break
-    kill -0 $server 2>/dev/null || fail "the server ended: $(tail -n 1 server.log)"
-    sleep 0.1
-done
+serve hone.yaml
 has server.log "caps 2.1.0: serve.prompt serve.response"
 ask() {
     curl -s --max-time 60 "$url/v1/chat/completions" -H 'Content-Type: application/json' \
@@ -243,7 +249,7 @@ has metrics 'hone_plugin_counter_total{plugin="mark",name="seen"} 1'
 grep counter_total metrics >counts
 grep -Eq 'plugin="caps",name="letters \\"up\\""\} [1-9][0-9]*$' counts || fail "$(cat counts)"
 # A script is changed while it runs; one that nobody approved is not.
-wait_for() { for _ in $(seq 100); do grep -qF -- "$1" server.log && return; sleep 0.1; done
+wait_for() { for _ in $(seq 600); do grep -qF -- "$1" server.log && return; sleep 0.1; done
              fail "the server does not say '$1': $(tail -n 5 server.log)"; }
 wait_for 'mark one'
 word two
@@ -271,7 +277,7 @@ ask 'And of the Uno?' >answer.json
 has answer.json "refused by mark: closed today"
 curl -s "$url/metrics" >metrics
 has metrics "hone_plugin_info{plugin=\"mark\",version=\"3.0.0\",sha256=\"$three\"} 1"
-for _ in $(seq 100); do # the record is written after the line of the log
+for _ in $(seq 600); do # the record is written after the line of the log
     "$HONE" audit export --state state2 >log || fail "audit"
     grep '"plugin.reload"' log | grep "\"was\":\"$two\"" | grep -q "$three" && break
     sleep 0.1
@@ -296,15 +302,7 @@ plugins:
   - {path: stuck/stuck.so, pinned: false, hang_seconds: 0.2, settings: {at: serve.response}}
   - {path: where.lua, pinned: false}
 END
-"$HONE" serve hone3.yaml 2>server.log &
-server=$!
-trap 'kill $server 2>/dev/null' EXIT
-for _ in $(seq 300); do
-    url=$(grep -o 'http://[0-9.:]*' server.log | head -n 1)
-    [ -n "$url" ] && curl -fs "$url/health/ready" >/dev/null && break
-    kill -0 $server 2>/dev/null || fail "the server ended: $(tail -n 1 server.log)"
-    sleep 0.1
-done
+serve hone3.yaml
 curl -s --max-time 60 "$url/v1/chat/completions" -H 'Content-Type: application/json' \
     -d '{"model": "far", "messages": [{"role": "user", "content": "Hi"}]}' >answer.json
 has answer.json internal_error
