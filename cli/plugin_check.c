@@ -29,7 +29,7 @@ enum {
     ROUNDS = 6,
     ROUND_CALLS = 20000,
     ROUND_NS = 200000000,
-    ENDING_NS = 1000000000,
+    ENDING_MS = 5000,
     THREADS = 4,
     SECONDS = 60,
     MAX_REPORT = 16 << 20
@@ -225,15 +225,15 @@ static int by_value(const void *x, const void *y)
     return (a > b) - (a < b);
 }
 
-/* Bytes that stay behind each call of a round, which is long enough for a heap to be swept in it.
- */
+/* Bytes that stay behind each call of a round, which is long enough for a heap to be swept in it,
+ * also where others have the processor. */
 static double growth(const shot *s)
 {
     int n = 0;
     hone_err e;
-    int64_t end = clock_mono_ns() + ROUND_NS;
+    int64_t end = clock_thread_ns() + ROUND_NS;
     size_t before = mallinfo2().uordblks;
-    for (; n < CALLS || (n < ROUND_CALLS && clock_mono_ns() < end); n++)
+    for (; n < CALLS || (n < ROUND_CALLS && clock_thread_ns() < end); n++)
         fire(s, &e);
     size_t after = mallinfo2().uordblks;
     return after > before ? (double)(after - before) / n : 0;
@@ -412,7 +412,7 @@ typedef struct world {
 /* A thread that was joined stays in /proc until the kernel is done with it. */
 static void let_threads_end(int n)
 {
-    int64_t end = clock_mono_ns() + ENDING_NS;
+    int64_t end = clock_mono_ns() + ENDING_MS * INT64_C(1000000);
     while (count_dir("/proc/self/task") > n && clock_mono_ns() < end)
         nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
 }
