@@ -53,7 +53,7 @@ static const form forms[] = {
     {.point = "serve.response", .replaces = 1,
      .call = "function(answer) return answer end"},
     {.point = "serve.log", .replaces = 1,
-     .call = "function(record) record.prompt = nil return record end"},
+     .call = "function(record) record.messages, record.choices = nil, nil return record end"},
     {.point = "feedback.ingest", .merges = "",
      .call = "function(feedback) return {tags = {'checked'}} end"},
     {.point = "feedback.to_example", .first = "feedback", .second = "example", .replaces = 2,

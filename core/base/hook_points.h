@@ -43,7 +43,7 @@
       "the rendered text, and the spans of it that are learnt: [first byte, end]", \
       "{\"messages\": [{\"role\": \"user\", \"content\": \"Hi\"}, {\"role\": \"assistant\", " \
       "\"content\": \"Hello.\"}], \"text\": \"<user>Hi</user><bot>Hello.</bot>\", \"learn\": " \
-      "[[20, 32]], \"source\": \"support.jsonl\", \"line\": 7}") \
+      "[[20, 32]], \"tools\": null, \"source\": \"support.jsonl\", \"line\": 7}") \
     X(TRAIN_START, "train.start", 0, 1, 1, 0, 1000000, \
       "a run begins: settings, identity of model and data, length", \
       "{\"settings\": {\"base_model\": \"model\"}, \"identity\": {}, \"steps\": 100, " \
@@ -71,7 +71,8 @@
       "7, \"nats\": 3.5, \"tokens\": 4.0, \"bytes\": 10.0, \"scores\": {}}") \
     X(EVAL_AGGREGATE, "eval.aggregate", 1, 0, 1, 0, 1000000, \
       "the report of an evaluation before it is returned", \
-      "{\"data\": \"holdout.jsonl\", \"n\": 1, \"settings\": {}, \"metrics\": " \
+      "{\"data\": \"holdout.jsonl\", \"data_sha256\": \"87a3\", \"n\": 1, \"settings\": {}, " \
+      "\"metrics\": " \
       "{\"exact_match\": {\"value\": 1, \"low\": 0.2, \"high\": 1, \"n\": 1}}, " \
       "\"examples\": {}}") \
     X(BIAS_PROBE, "bias.probe", 1, 0, 1, 0, 1000000, \
@@ -114,13 +115,20 @@
       "{\"request_id\": \"req-1\", \"choice\": 0, \"text\": \"Hello\", \"eof\": false}") \
     X(SERVE_RESPONSE, "serve.response", 1, 1, 1, 1, 5000, \
       "a complete answer before it is sent", \
-      "{\"id\": \"req-1\", \"object\": \"chat.completion\", \"model\": \"support\", " \
+      "{\"id\": \"req-1\", \"object\": \"chat.completion\", \"created\": 1795648227, \"model\": " \
+      "\"support\", \"system_fingerprint\": \"fp_ece5\", " \
       "\"choices\": [{\"index\": 0, \"message\": {\"role\": \"assistant\", \"content\": " \
-      "\"Hello.\"}, \"finish_reason\": \"stop\"}], \"usage\": {\"prompt_tokens\": 5, " \
+      "\"Hello.\", \"refusal\": null}, \"logprobs\": null, \"finish_reason\": \"stop\"}], " \
+      "\"usage\": {\"prompt_tokens\": 5, " \
       "\"completion_tokens\": 2, \"total_tokens\": 7}}") \
     X(SERVE_LOG, "serve.log", 1, 1, 1, 1, 5000, \
       "the record of a request before it is stored; a veto drops it", \
-      "{\"prompt\": \"Hi\", \"answer\": \"Hello.\", \"status\": 200}") \
+      "{\"id\": \"req-1\", \"key_id\": \"k1\", \"ip\": \"127.0.0.1\", \"route\": " \
+      "\"/v1/chat/completions\", \"status\": 200, \"model\": \"support\", \"finish_reason\": " \
+      "\"stop\", \"ts\": 1795648227940, \"tok_in\": 5, \"tok_out\": 2, \"ttft_ms\": 1, " \
+      "\"e2e_ms\": 4, \"params\": {\"max_tokens\": 16}, \"keep\": \"full\", \"messages\": " \
+      "[{\"role\": \"user\", \"content\": \"Hi\"}], \"choices\": [{\"index\": 0, \"text\": " \
+      "\"Hello.\", \"finish_reason\": \"stop\"}]}") \
     X(FEEDBACK_INGEST, "feedback.ingest", 1, 1, 1, 1, 10000, \
       "feedback before it is stored", \
       "{\"response_id\": \"r1\", \"rating\": 1, \"comment\": \"good\"}") \
@@ -133,8 +141,9 @@
       "histograms of the reference and of now: adds named numbers to scores", \
       "{\"reference\": {\"prompt_length\": {\"edges\": [0, 10, 100], \"counts\": [5, 20]}}, " \
       "\"current\": {\"prompt_length\": {\"edges\": [0, 10, 100], \"counts\": [15, 10]}}, " \
-      "\"scores\": {}}") \
+      "\"n_reference\": 25, \"n_current\": 25, \"scores\": {\"psi.prompt_length\": 1.1}}") \
     X(AUDIT_EVENT, "audit.event", 0, 0, 0, 1, 5000, \
       "an audit record was appended", \
-      "{\"actor\": \"cli:op\", \"action\": \"key.create\", \"subject\": \"k1\"}")
+      "{\"ts\": 1795648227588, \"seq\": 10, \"action\": \"key.create\", \"actor\": \"cli:op\", " \
+      "\"target\": \"k1\"}")
 /* clang-format on */

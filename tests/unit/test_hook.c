@@ -1,4 +1,4 @@
-#include "core/base/hook.h"
+#include "core/base/hook_members.h"
 #include "core/base/clock.h"
 #include "core/base/js.h"
 #include "core/base/mem.h"
@@ -690,10 +690,54 @@ static void test_values_of_a_view(void **state)
     hook_free(h);
 }
 
+/* The page's two tables say the same: the example of a point has its members, and no others. What
+ * is really passed is held to it by tests/e2e/hooks.sh. */
+static void test_examples_have_the_members(void **state)
+{
+    (void)state;
+    for (int p = 0; p < HOOK_N_POINTS; p++) {
+        const hook_info *info = hook_describe((hook_point)p);
+        size_t n, known = 0;
+        bool open = false;
+        const hook_member *m = hook_members((hook_point)p, &n);
+        assert_int_equal(n > 0, info->example != NULL);
+        json_t *data = n > 0 ? json_loads(info->example, 0, NULL) : NULL;
+        for (size_t i = 0; i < n; i++) {
+            assert_int_equal(m[i].point, p);
+            open = open || strcmp(m[i].name, "*") == 0;
+            known += json_object_get(data, m[i].name) != NULL;
+            if (!hook_member_takes(&m[i], json_object_get(data, m[i].name)))
+                fail_msg("%s: %s", info->name, m[i].name);
+        }
+        if (!open && known != json_object_size(data))
+            fail_msg("%s: the example has what no member tells", info->name);
+        json_decref(data);
+    }
+}
+
+static void test_types_of_members(void **state)
+{
+    (void)state;
+    const hook_member number = {HOOK_DATA_OPEN, "x", "number|null?", ""},
+                      text = {HOOK_DATA_OPEN, "x", "text", ""};
+    json_t *list = json_pack("[i, f, n, s]", 1, 1.5, "a");
+    assert_true(hook_member_takes(&number, json_array_get(list, 0)));
+    assert_true(hook_member_takes(&number, json_array_get(list, 1)));
+    assert_true(hook_member_takes(&number, json_array_get(list, 2)));
+    assert_false(hook_member_takes(&number, json_array_get(list, 3)));
+    assert_true(hook_member_takes(&number, NULL));
+    assert_true(hook_member_takes(&text, json_array_get(list, 3)));
+    assert_false(hook_member_takes(&text, json_array_get(list, 2)));
+    assert_false(hook_member_takes(&text, NULL));
+    json_decref(list);
+}
+
 int main(void)
 {
     js_start();
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_examples_have_the_members),
+        cmocka_unit_test(test_types_of_members),
         cmocka_unit_test(test_every_point_has_its_row),
         cmocka_unit_test(test_order_is_priority_then_name),
         cmocka_unit_test(test_nobody_listens),
