@@ -5,18 +5,19 @@
  * A line of the file is {"text"}, {"prompt", "completion"} or {"messages"}, of which "group" names
  * where it belongs. Terms are whole words of a table that goes both ways; case is kept, and each
  * word is looked at once, so that nothing is exchanged back. The table has groups: a line is
- * exchanged in one group at a time, and is left out of a group where the exchange is not sure: her
- * stands for him and for his, his for her and for hers; Mr, Mrs, Ms, sir and madam have no one
- * counterpart; a term beside a hyphen is part of another word.
+ * exchanged in one group at a time, and is left out of a group where the exchange is not sure: Mr,
+ * Mrs, Ms, sir and madam have no one counterpart; a term beside a hyphen is part of another word;
+ * her stands for him and for his, his for her and for hers, and the words around do not always
+ * tell which.
  *
  * augment (data.record) makes the same exchange in training data, in all groups at once: beside a
  * record, its twin. */
+#include <bundled/pronoun.h>
 #include <hone_plugin.h>
 
 #include <errno.h>
 #include <math.h>
 #include <stdlib.h>
-#include <utf8proc.h>
 
 enum {
     MAX_LINES = 50000,
@@ -26,8 +27,7 @@ enum {
     MAX_TERM_GROUPS = 32,
     TABLE = 4 * MAX_TERMS,
     MAX_GROUPS = 64,
-    MAX_DEPTH = 32,
-    MAX_WORD = 64
+    MAX_DEPTH = 32
 };
 static const char probe_name[] = "counterfactual";
 
@@ -49,13 +49,14 @@ static const char *const built_in[][2] = {
     {"spokesman", "spokeswoman"}, {"chairman", "chairwoman"}, {"congressman", "congresswoman"},
     {"schoolboy", "schoolgirl"}, {"masculine", "feminine"}};
 /* Group terms without one sure counterpart. */
-static const char *const unsure[] = {"him", "his", "her", "hers", "mr", "mrs", "ms", "sir", "madam"};
+static const char *const unsure[] = {"mr", "mrs", "ms", "sir", "madam"};
 /* clang-format on */
 
 typedef struct term {
     char *lower;          /* one allocation with spelling */
     const char *spelling; /* as it was given */
     size_t other, group;  /* other: its counterpart; itself where there is no sure one */
+    form form;
 } term;
 
 typedef struct counter {
@@ -63,7 +64,8 @@ typedef struct counter {
     uint16_t table[TABLE]; /* of a hash table, a term's number + 1 */
     char *groups[MAX_TERM_GROUPS];
     size_t n_terms, n_groups, first_unsure[MAX_TERM_GROUPS], len;
-    char *text; /* the file */
+    size_t forms[N_FORMS]; /* numbers of the terms, where ours are there */
+    char *text;            /* the file */
     int64_t min_pairs;
 } counter;
 
@@ -77,44 +79,6 @@ static void counter_free(counter *c)
         free(c->groups[i]);
     free(c->text);
     free(c);
-}
-
-/* ---- words ---- */
-
-static utf8proc_int32_t next_char(const char *s, size_t n, size_t *len)
-{
-    uint32_t cp;
-    *len = hone_utf8_next(s, n, &cp);
-    return (utf8proc_int32_t)cp;
-}
-
-/* A letter, mark or number. */
-static int in_word(utf8proc_int32_t c)
-{
-    utf8proc_category_t k = utf8proc_category(c);
-    return (k >= UTF8PROC_CATEGORY_LU && k <= UTF8PROC_CATEGORY_NO) || c == '_';
-}
-
-static size_t word_len(const char *s, size_t n)
-{
-    size_t i = 0, len;
-    while (i < n && in_word(next_char(s + i, n - i, &len)))
-        i += len;
-    return i;
-}
-
-/* 1 where it fits. */
-static int lower_word(char out[MAX_WORD], const char *s, size_t n)
-{
-    size_t k = 0, len;
-    for (size_t i = 0; i < n; i += len) {
-        utf8proc_int32_t c = next_char(s + i, n - i, &len);
-        if (k + 4 >= MAX_WORD)
-            return 0;
-        k += (size_t)utf8proc_encode_char(utf8proc_tolower(c), (utf8proc_uint8_t *)out + k);
-    }
-    out[k] = '\0';
-    return 1;
 }
 
 /* ---- terms ---- */
@@ -194,12 +158,6 @@ static void put_term(grow *out, const term *from, const term *to, const char *s,
     }
 }
 
-static int is_hyphen(const char *s, size_t n)
-{
-    return n > 0 && (*s == '-' || (n >= 3 && (memcmp(s, "\xE2\x80\x90", 3) == 0 ||
-                                              memcmp(s, "\xE2\x80\x91", 3) == 0)));
-}
-
 /* What is done to a text: the groups (bits), and how; what came of it. neutral: either term of a
  * pair becomes the first, and all unsure ones of a group one of them, so that two answers that
  * differ in these words alone are the same. */
@@ -212,37 +170,52 @@ typedef struct exchange {
     size_t n_swaps;
 } exchange;
 
-static void put_word(exchange *x, grow *out, const char *s, size_t n, int joined)
+/* The counterpart of t, which stands at s[i..end); NULL where it is not sure. */
+static const term *counterpart(const counter *c, const term *t, const char *s, size_t n, size_t i,
+                               size_t end)
+{
+    if (t->form != HIS && t->form != HER)
+        return is_sure(c, t) ? &c->terms[t->other] : NULL;
+    follow next = follow_of(t->form, s, n, i, end);
+    if (next == EITHER)
+        return NULL;
+    int alone = next == NEW;
+    return &c->terms[c->forms[t->form == HIS ? (alone ? HERS : HER) : (alone ? HIM : HIS)]];
+}
+
+/* The word s[i..end). */
+static void put_word(exchange *x, grow *out, const char *s, size_t n, size_t i, size_t end)
 {
     const counter *c = x->c;
-    const term *t = find_term(c, s, n, x->mask);
-    if (t != NULL && x->neutral && !is_sure(c, t)) {
-        put_term(out, t, &c->terms[c->first_unsure[t->group]], s, n);
-    } else if (t != NULL && is_sure(c, t) && (x->neutral || !joined)) {
-        const term *other = &c->terms[t->other];
-        put_term(out, t, x->neutral && other > t ? t : other, s, n);
-        x->n_swaps++;
-    } else {
-        x->doubt |= t != NULL;
-        put(out, s, n);
-    }
+    size_t len = end - i;
+    const term *other = NULL, *t = find_term(c, s + i, len, x->mask);
+    int joined = after_hyphen(s, i) || is_hyphen(s + end, n - end);
+    if (t != NULL && x->neutral && (t->form != NO_FORM || !is_sure(c, t)))
+        other = &c->terms[c->first_unsure[t->group]];
+    else if (t != NULL && x->neutral)
+        other = t->other > (size_t)(t - c->terms) ? t : &c->terms[t->other];
+    else if (t != NULL && !joined)
+        other = counterpart(c, t, s, n, i, end);
+    x->n_swaps += other != NULL && (t->form != NO_FORM || is_sure(c, t));
+    x->doubt |= t != NULL && other == NULL;
+    if (other != NULL)
+        put_term(out, t, other, s + i, len);
+    else
+        put(out, s + i, len);
 }
 
 /* The text with every term exchanged. Caller frees; NULL without memory. */
 static char *swapped(exchange *x, const char *s)
 {
     size_t n = strlen(s), len;
-    int after_hyphen = 0;
     grow out = {NULL, 0, 0, 0};
     put(&out, "", 0);
     for (size_t i = 0; i < n; i += len) {
         len = word_len(s + i, n - i);
         if (len > 0) {
-            put_word(x, &out, s + i, len, after_hyphen || is_hyphen(s + i + len, n - i - len));
-            after_hyphen = 0;
+            put_word(x, &out, s, n, i, i + len);
             continue;
         }
-        after_hyphen = is_hyphen(s + i, n - i);
         next_char(s + i, n - i, &len);
         put(&out, s + i, len);
     }
@@ -273,7 +246,7 @@ static int add_term(counter *c, const char *word, size_t group, size_t other, co
         return h->init_error(cx, "terms: no memory, or more than %d", MAX_TERMS);
     memcpy(own, lower, len + 1);
     memcpy(own + len + 1, word, n + 1);
-    c->terms[c->n_terms] = (term){own, own + len + 1, other, group};
+    c->terms[c->n_terms] = (term){own, own + len + 1, other, group, NO_FORM};
     *place = (uint16_t)++c->n_terms;
     return 0;
 }
@@ -375,8 +348,15 @@ static int add_built_in(counter *c, const hone_host *h, hone_ctx *cx)
     int rc = find_group(&group, c, "gender", h, cx);
     for (size_t i = 0; rc == 0 && i < sizeof built_in / sizeof *built_in; i++)
         rc = add_pair(c, built_in[i][0], built_in[i][1], group, h, cx);
+    for (form f = HIM; rc == 0 && f < N_FORMS; f++) {
+        c->forms[f] = c->n_terms;
+        rc = add_unsure(c, pronouns[f - 1], group, h, cx);
+        c->terms[c->n_terms - 1].form = f;
+    }
     for (size_t i = 0; rc == 0 && i < sizeof unsure / sizeof *unsure; i++)
         rc = add_unsure(c, unsure[i], group, h, cx);
+    c->terms[c->forms[HIM]].other = c->forms[HER];
+    c->terms[c->forms[HERS]].other = c->forms[HIS];
     return rc;
 }
 

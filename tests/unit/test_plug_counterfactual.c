@@ -11,6 +11,7 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 typedef struct kit {
     char *dir;
@@ -67,7 +68,8 @@ static void test_swaps(void **state)
         {"he_2, he2, 2he, theman: man", "he_2, he2, 2he, theman: woman"},
         {"a man\xE2\x80\x90like woman", NULL},
         {"the man-made hill and a woman", NULL},
-        {"he likes her book", NULL},
+        {"he likes her book", "she likes his book"},
+        {"a her-story of her", NULL},
         {"nobody is in here", NULL},
         {"Mr Smith is a man", NULL},
     };
@@ -243,7 +245,7 @@ static void test_figures_by_hand(void **state)
                                               {"hers", "theirs"}};
     kit k = open_kit("{\"prompt\": \"he\", \"group\": \"a\"}\n{\"prompt\": \"she\", \"group\": "
                      "\"a\"}\n{\"prompt\": \"men\", \"group\": \"b\"}\n{\"prompt\": \"boy\", "
-                     "\"group\": \"a\"}\n{\"prompt\": \"her\"}\n{\"prompt\": \"none\"}\n",
+                     "\"group\": \"a\"}\n{\"prompt\": \"Mr\"}\n{\"prompt\": \"none\"}\n",
                      ", \"min_pairs\": 3");
     json_t *data = bundled_pass(k.h, HOOK_BIAS_PROBE, question());
     json_t *items = json_object_get(data, "items");
@@ -368,7 +370,8 @@ static void test_twins(void **state)
         {"{\"messages\":[{\"role\":\"he\",\"content\":\"Is he in?\"}],\"n\":1}",
          "[{\"messages\":[{\"role\":\"he\",\"content\":\"Is he in?\"}],\"n\":1},"
          "{\"messages\":[{\"role\":\"he\",\"content\":\"Is she in?\"}],\"n\":1}]"},
-        {"{\"text\":\"his son\"}", "[{\"text\":\"his son\"}]"},
+        {"{\"text\":\"his son\"}", "[{\"text\":\"his son\"},{\"text\":\"her daughter\"}]"},
+        {"{\"text\":\"Mr X\"}", "[{\"text\":\"Mr X\"}]"},
         {"{\"text\":\"a day\"}", "[{\"text\":\"a day\"}]"},
         {"[{\"text\":\"men\"},{\"text\":\"a\"}]",
          "[{\"text\":\"men\"},{\"text\":\"women\"},{\"text\":\"a\"}]"},
@@ -381,7 +384,7 @@ static void test_twins(void **state)
         assert_string_equal(got, rows[i][1]);
         free(got);
     }
-    assert_true(bundled_count(h, "counterfactual", "twins") == 2);
+    assert_true(bundled_count(h, "counterfactual", "twins") == 3);
     assert_int_equal(loader_close(p, 1000, &e), 0);
     hook_free(h);
 }
@@ -423,6 +426,10 @@ static void test_twins_stay_together(void **state)
     hooks *h = bundled_hooks();
     loaded *p = aid_plugin_open(h, "counterfactual", "{\"augment\": true}");
     char *a = key_of(h, "He met a girl."), *b = key_of(h, "She met a boy.");
+    char *his = key_of(h, "It is his."), *hers = key_of(h, "It is hers.");
+    assert_string_equal(his, hers);
+    free(his);
+    free(hers);
     char *c = key_of(h, "He met a boy!"), *d = key_of(h, "Nobody met.");
     assert_string_equal(a, b);
     assert_string_not_equal(a, c);
@@ -436,12 +443,163 @@ static void test_twins_stay_together(void **state)
     hook_free(h);
 }
 
-/* On real questions: the twin of the twin is the record, and both have one key. */
+/* The twin of a text; NULL where it has none. Caller frees. */
+static char *twin_of(hooks *h, const char *text)
+{
+    json_t *data = bundled_pass(h, HOOK_DATA_RECORD, json_pack("{s:s}", "text", text));
+    const json_t *twin = json_object_get(json_array_get(data, 1), "text");
+    char *out = twin != NULL ? mem_strdup(json_string_value(twin)) : NULL;
+    json_decref(data);
+    return out;
+}
+
+static void test_his_and_her(void **state)
+{
+    (void)state;
+    static const char *const rows[][2] = {
+        {"I saw him, and his dog saw him.", "I saw her, and her dog saw her."},
+        {"I know her. HER book is hers.", "I know him. HIS book is his."},
+        {"Give her the book and tell her to go", "Give him the book and tell him to go"},
+        {"The book is his; a friend of his", "The book is hers; a friend of hers"},
+        {"his is red and hers is blue", "hers is red and his is blue"},
+        {"his or her own; to him or her", "her or his own; to her or him"},
+        {"ask him/her for his/her name", "ask her/him for her/his name"},
+        {"gave her her book", "gave him his book"},
+        {"her 3 sons, her in-laws; took her 5 minutes", "his 3 daughters, his in-laws; took him 5 "
+                                                        "minutes"},
+        {"\xE2\x80\x9CI love her\xE2\x80\x9D, \"near her\"", "\xE2\x80\x9CI love him\xE2\x80\x9D, "
+                                                             "\"near him\""},
+        {"with her\n\nMother", "with him\n\nFather"},
+        {"his (late) wife", "her (late) husband"},
+        {"one of his friends", "one of her friends"},
+        {"a friend of his helps", NULL},
+        {"He made her cry.", NULL},
+        {"They gave her books.", NULL},
+        {"He saw her running.", NULL},
+        {"I want her back.", NULL},
+        {"with her\nold book", NULL},
+        {"her's", NULL},
+        {"her \"best\" book", NULL},
+    };
+    hone_err e = {0};
+    hooks *h = bundled_hooks();
+    loaded *p = aid_plugin_open(h, "counterfactual", "{\"augment\": true}");
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        char *got = twin_of(h, rows[i][0]);
+        if ((got == NULL) != (rows[i][1] == NULL) || (got != NULL && strcmp(got, rows[i][1]) != 0))
+            fail_msg("'%s' becomes '%s'", rows[i][0], got != NULL ? got : "nothing");
+        free(got);
+    }
+    assert_int_equal(loader_close(p, 1000, &e), 0);
+    hook_free(h);
+}
+
+/* ---- his and her in real sentences ---- */
+
+typedef struct tally {
+    size_t right, wrong, undecided;
+} tally;
+
+/* The next word of letters from *s on, with its length; NULL at the end. */
+static const char *next_word(const char **s, size_t *len)
+{
+    static const char letters[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ";
+    const char *word = *s + strcspn(*s, letters);
+    *len = strspn(word, letters);
+    *s = word + *len;
+    return *len > 0 ? word : NULL;
+}
+
+static int is_one_of(const char *word, size_t len, const char *a, const char *b)
+{
+    return (strlen(a) == len && strncasecmp(word, a, len) == 0) ||
+           (strlen(b) == len && strncasecmp(word, b, len) == 0);
+}
+
+static size_t count_of(const char *text, const char *a, const char *b)
+{
+    size_t len, n = 0;
+    for (const char *word; (word = next_word(&text, &len)) != NULL;)
+        n += (size_t)is_one_of(word, len, a, b);
+    return n;
+}
+
+/* With him and his and without her and hers: in the twin both are her, of which that one's twin has
+ * to tell again which it was. */
+static void judge_sentence(hooks *h, const char *text, tally *t)
+{
+    size_t n = count_of(text, "him", "his"), len, back_len;
+    char *twin = n > 0 && count_of(text, "her", "hers") == 0 ? twin_of(h, text) : NULL;
+    char *back = twin != NULL ? twin_of(h, twin) : NULL;
+    const char *a = text, *b = back, *word, *other;
+    t->undecided += twin != NULL && back == NULL ? n : 0;
+    while (back != NULL && (word = next_word(&a, &len)) != NULL) {
+        other = next_word(&b, &back_len);
+        assert_non_null(other);
+        if (!is_one_of(word, len, "him", "his"))
+            continue;
+        int same = len == back_len && strncmp(word, other, len) == 0;
+        t->right += (size_t)same;
+        t->wrong += (size_t)!same;
+    }
+    free(twin);
+    free(back);
+}
+
+static void judge_text(hooks *h, const char *text, tally *t)
+{
+    for (const char *s = text; *s != '\0';) {
+        size_t n = strcspn(s, ".?!\n");
+        n += strspn(s + n, ".?!\n");
+        char *sentence = mem_printf("%.*s", (int)n, s);
+        judge_sentence(h, sentence, t);
+        free(sentence);
+        s += n;
+    }
+}
+
+static void test_his_and_her_in_real_sentences(void **state)
+{
+    (void)state;
+    static const char *const files[][2] = {
+        {"data/datasets/gsm8k/train.jsonl", "question"},
+        {"data/datasets/llamafactory/c4_demo.jsonl", "text"},
+        {"data/datasets/llamafactory/wiki_demo.txt", NULL},
+        {"data/bias/winobias/pro_stereotyped_type2.txt.dev", NULL},
+    };
+    hone_err e = {0};
+    hooks *h = bundled_hooks();
+    loaded *p = aid_plugin_open(h, "counterfactual", "{\"augment\": true}");
+    int absent = 0;
+    for (size_t f = 0; f < sizeof files / sizeof *files; f++) {
+        tally t = {0, 0, 0};
+        json_t *texts = bundled_texts(files[f][0], files[f][1]), *one;
+        size_t i;
+        absent |= texts == NULL;
+        json_array_foreach (texts, i, one)
+            judge_text(h, json_string_value(one), &t);
+        json_decref(texts);
+        double decided = (double)(t.right + t.wrong);
+        if (decided > 0)
+            bundled_say("%s: him and his told apart: precision %.4f, %.1f %% left out",
+                        strrchr(files[f][0], '/') + 1, (double)t.right / decided,
+                        100 * (double)t.undecided / (decided + (double)t.undecided));
+        assert_true(texts == NULL || (double)t.right >= 0.99 * decided);
+        assert_true(texts == NULL || (double)t.undecided <= 0.4 * decided);
+    }
+    assert_int_equal(loader_close(p, 1000, &e), 0);
+    hook_free(h);
+    if (absent)
+        skip();
+}
+
+/* On real questions: the twin of the twin is the record, and both have one key. Where the question
+ * has him or his, the twin's her may be told apart wrongly or not at all. */
 static void test_twins_of_real_records(void **state)
 {
     (void)state;
     json_t *texts = bundled_texts("data/datasets/gsm8k/train.jsonl", "question"), *one;
-    size_t i, n = 0;
+    size_t i, n = 0, alone = 0, other = 0;
     if (texts == NULL)
         skip();
     hone_err e = {0};
@@ -453,7 +611,11 @@ static void test_twins_of_real_records(void **state)
         if (twin != NULL) {
             n++;
             json_t *back = bundled_pass(h, HOOK_DATA_RECORD, json_incref(twin));
-            assert_true(json_equal(json_array_get(back, 1), json_array_get(data, 0)));
+            int same = json_equal(json_array_get(back, 1), json_array_get(data, 0));
+            const char *text = json_string_value(one);
+            alone += json_array_size(back) < 2;
+            other += !same && json_array_size(back) == 2;
+            assert_true(same || json_array_size(back) < 2 || count_of(text, "him", "his") > 0);
             char *a = key_of(h, json_string_value(one));
             char *b = key_of(h, json_string_value(json_object_get(twin, "text")));
             assert_string_equal(a, b);
@@ -463,8 +625,10 @@ static void test_twins_of_real_records(void **state)
         }
         json_decref(data);
     }
-    bundled_say("GSM8K: %zu of %zu questions have a twin", n, json_array_size(texts));
-    assert_true(n > 100);
+    bundled_say("GSM8K: %zu of %zu questions have a twin; of those, %zu have none and %zu another",
+                n, json_array_size(texts), alone, other);
+    assert_true(n > 2000);
+    assert_true((double)other < 0.01 * (double)n);
     json_decref(texts);
     assert_int_equal(loader_close(p, 1000, &e), 0);
     hook_free(h);
@@ -515,6 +679,8 @@ int main(void)
         cmocka_unit_test(test_bad_terms),
         cmocka_unit_test(test_twins),
         cmocka_unit_test(test_twins_stay_together),
+        cmocka_unit_test(test_his_and_her),
+        cmocka_unit_test(test_his_and_her_in_real_sentences),
         cmocka_unit_test(test_twins_of_real_records),
         cmocka_unit_test(test_with_a_model),
     };
