@@ -404,7 +404,7 @@ static void *watch(void *arg)
         struct timespec until;
         clock_gettime(CLOCK_MONOTONIC, &until);
         until.tv_sec++;
-        pthread_cond_clockwait(&x->wake, &x->lock, CLOCK_MONOTONIC, &until);
+        pthread_cond_timedwait(&x->wake, &x->lock, &until);
         hook_watch(x->hooks);
     }
     pthread_mutex_unlock(&x->lock);
@@ -437,8 +437,12 @@ static extend *extend_new(void)
 {
     extend *x = mem_alloc(sizeof *x);
     x->hooks = hook_new();
+    pthread_condattr_t attr;
+    pthread_condattr_init(&attr);
+    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
     pthread_mutex_init(&x->lock, NULL);
-    pthread_cond_init(&x->wake, NULL);
+    pthread_cond_init(&x->wake, &attr);
+    pthread_condattr_destroy(&attr);
     return x;
 }
 

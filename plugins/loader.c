@@ -39,8 +39,10 @@ struct loaded {
     json_t *settings;
     json_t *parsed; /* what init had read as JSON; NULL: nothing */
     void *state;
-    pthread_mutex_t turn; /* of a plugin that is not thread-safe */
-    runner *runner;       /* NULL: its calls have no limit */
+    pthread_mutex_t lock; /* of the turn, in a plugin that is not thread-safe */
+    pthread_cond_t turn_ends;
+    bool taken;     /* by a call that is running */
+    runner *runner; /* NULL: its calls have no limit */
     int64_t limit_ns;
     subscription *subs[MAX_SUBSCRIPTIONS];
     size_t n_subs;
@@ -204,19 +206,44 @@ static int lose(const subscription *s, hook_call *call, hone_err *e)
 }
 
 /* One that hangs must not hold the others for ever. */
-static int wait_turn(loaded *p)
+static bool take_turn(loaded *p)
 {
     struct timespec until;
     clock_gettime(CLOCK_MONOTONIC, &until);
     until.tv_sec += TURN_SECONDS;
-    return pthread_mutex_clocklock(&p->turn, CLOCK_MONOTONIC, &until);
+    pthread_mutex_lock(&p->lock);
+    while (p->taken && pthread_cond_timedwait(&p->turn_ends, &p->lock, &until) == 0)
+        ;
+    bool mine = !p->taken;
+    p->taken = true;
+    pthread_mutex_unlock(&p->lock);
+    return mine;
+}
+
+static void end_turn(loaded *p)
+{
+    pthread_mutex_lock(&p->lock);
+    p->taken = false;
+    pthread_cond_signal(&p->turn_ends);
+    pthread_mutex_unlock(&p->lock);
+}
+
+/* Waits by a clock that nobody sets. */
+static void turns_init(loaded *p)
+{
+    pthread_condattr_t attr;
+    pthread_condattr_init(&attr);
+    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+    pthread_mutex_init(&p->lock, NULL);
+    pthread_cond_init(&p->turn_ends, &attr);
+    pthread_condattr_destroy(&attr);
 }
 
 static int call_plugin(hook_call *call, void *user, hone_err *e)
 {
     const subscription *s = user;
     bool turns = (s->p->d.flags & HONE_F_THREADSAFE) == 0;
-    if (turns && wait_turn(s->p) != 0)
+    if (turns && !take_turn(s->p))
         return hone_fail(e, HONE_ETIMEOUT,
                          "another call of it has been running for %d s, and it is not thread-safe",
                          TURN_SECONDS);
@@ -225,7 +252,7 @@ static int call_plugin(hook_call *call, void *user, hone_err *e)
     if (rc == HONE_ETIMEOUT)
         return lose(s, call, e);
     if (turns)
-        pthread_mutex_unlock(&s->p->turn);
+        end_turn(s->p);
     if (rc == 0 && call->view != NULL && call->view->n_values > 0 &&
         c->values != call->view->values)
         memcpy(call->view->values, c->values, call->view->n_values * sizeof *c->values);
@@ -383,7 +410,8 @@ static void loaded_free(loaded *p)
         free(p->subs[i]);
     json_decref(p->settings);
     json_decref(p->parsed);
-    pthread_mutex_destroy(&p->turn);
+    pthread_cond_destroy(&p->turn_ends);
+    pthread_mutex_destroy(&p->lock);
     free(p);
 }
 
@@ -444,7 +472,7 @@ static int subscribe(loaded *p, const loader_args *a, hone_err *e)
 int loader_open(loaded **out, const loader_args *a, hone_err *e)
 {
     loaded *p = mem_alloc(sizeof *p);
-    pthread_mutex_init(&p->turn, NULL);
+    turns_init(p);
     p->hooks = a->hooks;
     p->limit_ns = a->limit_ns;
     p->runner = a->limit_ns > 0 ? runner_new(a->limit_ns) : NULL;

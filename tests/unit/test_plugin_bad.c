@@ -230,7 +230,7 @@ static void test_a_crash_is_told(void **state)
                 {exit_in_a_hook, 0, "ended at data.filter (exit)"},
                 {exit_in_a_hook, LIMIT_MS, "ended at data.filter (exit)"}};
     (void)state;
-#ifdef __SANITIZE_ADDRESS__
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
     skip(); /* the sanitizer ends the process in its own way */
 #endif
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
@@ -274,7 +274,7 @@ static void test_before_init(void **state)
         {"nothing", "0 "},
     };
     (void)state;
-#ifdef __SANITIZE_ADDRESS__
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
     skip(); /* the sanitizer ends the process in its own way */
 #endif
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
