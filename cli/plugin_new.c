@@ -223,9 +223,17 @@ int plugin_new(const plugin_args *a, hone_err *e)
         return file_error(e, "/proc/self/exe", "cannot read");
     char *include = include_dir(self), *dir = path_join(a->dir != NULL ? a->dir : ".", name);
     char *file = mem_printf("%s%s", name, langs[i].suffix);
-    const words w = {name, self, include != NULL ? include : "/usr/local/include", name, file};
-    int rc =
-        file_exists(dir) ? hone_fail(e, HONE_EEXIST, "%s: exists already", dir) : dir_make(dir, e);
+    const words w = {name, self, include != NULL ? include : "", name, file};
+    int rc = 0;
+    if (include == NULL && strcmp(lang, "c") == 0)
+        rc = hone_fail(e, HONE_ENOTFOUND,
+                       "hone_plugin.h lies neither in ../include nor in include beside %s: copy it "
+                       "there, plugins need it",
+                       self);
+    else if (file_exists(dir))
+        rc = hone_fail(e, HONE_EEXIST, "%s: exists already", dir);
+    else
+        rc = dir_make(dir, e);
     for (const template *t = langs[i].files; rc == 0 && t->name != NULL; t++)
         rc = write_file(dir, t, &w, e);
     if (rc == 0)
