@@ -105,6 +105,16 @@ static int try_it(lua_plugin *p, const script_source *src, json_t **header, json
     return rc;
 }
 
+/* Counters, settings and the store go by the name: a new version cannot take another. */
+static int keep_name(const lua_plugin *p, const json_t *header, hone_err *e)
+{
+    const char *was = json_string_value(json_object_get(p->header, "name"));
+    const char *is = json_string_value(json_object_get(header, "name"));
+    if (was == NULL || strcmp(was, is) == 0)
+        return 0;
+    return hone_fail(e, HONE_EINVAL, "it calls itself '%s' now: another name takes a restart", is);
+}
+
 /* The store is named after the plugin, whose name is known when its header has been read. */
 static int name_it(lua_plugin *p, const json_t *header, hone_err *e)
 {
@@ -131,6 +141,8 @@ static int make_version(version **out, lua_plugin *p, const char *sha256, hone_e
     int rc = script_read(&v->source, p->path, sha256, e);
     if (rc == 0)
         rc = try_it(p, &v->source, &header, &report, e);
+    if (rc == 0)
+        rc = keep_name(p, header, e);
     if (rc == 0)
         rc = name_it(p, header, e);
     if (rc == 0)
@@ -372,7 +384,7 @@ int lua_plugin_reload(lua_plugin *p, const char *sha256, hone_err *e)
     version *v = NULL, *gone;
     int rc = make_version(&v, p, sha256, e);
     if (rc != 0)
-        return hone_fail_at(e, "%s: the old version stays", p->name);
+        return hone_fail_at(e, "%s", p->name);
     bool same = has_same_hooks(p, v);
     pthread_mutex_lock(&p->lock);
     version *old = p->current;

@@ -307,11 +307,13 @@ static void test_reload(void **state)
     } rows[] = {
         {SAYS("two"), NULL, "two"},
         {"on('serve.prompt', function( end)",
-         "t: the old version stays: x.lua:1: <name> or '...' expected near 'end'", "two"},
-        {"error('no')", "t: the old version stays: x.lua:1: no", "two"},
+         "t: x.lua:1: <name> or '...' expected near 'end'", "two"},
+        {"error('no')", "t: x.lua:1: no", "two"},
         {"plugin {name='t', version='2', summary='s', tests={bad=function(t) t.eq(1, 2) end}} "
          SAYS("three"),
-         "t: the old version stays: test 'bad': x.lua:1: got 1, wanted 2", "two"},
+         "t: test 'bad': x.lua:1: got 1, wanted 2", "two"},
+        {"plugin {name='u', version='2', summary='s'} " SAYS("three"),
+         "t: it calls itself 'u' now: another name takes a restart", "two"},
         {"on('serve.response', function() end)", NULL, ""}, /* other hooks */
         {SAYS("four"), NULL, "four"},
         {SAYS("first") " on('serve.prompt', function(text) return text .. ' and last' end, "
@@ -332,8 +334,8 @@ static void test_reload(void **state)
             assert_string_equal(e.msg, rows[i].error);
         else
             assert_int_equal(rc, 0);
-        assert_int_equal(hook_wanted(a.hooks, HOOK_SERVE_RESPONSE), i == 4);
-        assert_int_equal(hook_wanted(a.hooks, HOOK_SERVE_PROMPT), i != 4);
+        assert_int_equal(hook_wanted(a.hooks, HOOK_SERVE_RESPONSE), i == 5);
+        assert_int_equal(hook_wanted(a.hooks, HOOK_SERVE_PROMPT), i != 5);
         assert_string_equal(prompt(&a), rows[i].says);
     }
     hone_err e = {0};
