@@ -3,6 +3,7 @@
 #include "core/base/js.h"
 
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -35,8 +36,11 @@ static int meaning(int sqlite_code)
 
 int sql_error(sqlite3 *db, const char *what, hone_err *e)
 {
-    return hone_fail(e, meaning(sqlite3_extended_errcode(db)), "database: %s: %s", what,
-                     sqlite3_errmsg(db));
+    int system = sqlite3_extended_errcode(db), code = meaning(system);
+    const char *file = db != NULL ? sqlite3_db_filename(db, "main") : NULL;
+    bool place = file != NULL && (code == HONE_EIO || code == HONE_EDENIED);
+    return hone_fail(e, code, "database: %s: %s%s%s%s", what, sqlite3_errmsg(db), place ? ": " : "",
+                     place ? file : "", (system & 0xff) == SQLITE_FULL ? "; free space there" : "");
 }
 
 int sql_exec(sqlite3 *db, const char *script, hone_err *e)

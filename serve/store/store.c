@@ -38,6 +38,7 @@ struct store {
     queue *jobs;
     pthread_t writer;
     bool started;
+    int64_t lost; /* the writer's: what it could not write since the disk failed; 0: it does not */
     atomic_uint_fast64_t written, failed, dropped, commits;
 
     pthread_mutex_t lock; /* of the readers */
@@ -109,9 +110,31 @@ static int run_batch(sqlite3 *db, job *batch[], int n, hone_err *e)
     return rc;
 }
 
+/* Most of what is lost was nobody's to wait for: the log says when that begins and how much it was.
+ */
+static void tell_disk(store *s, job *batch[], int n, int rc, const hone_err *e)
+{
+    int bad = 0;
+    const hone_err *why = rc == HONE_EIO ? e : NULL;
+    for (int i = 0; i < n; i++) {
+        bad += rc != 0 || batch[i]->rc != 0;
+        if (why == NULL && batch[i]->rc == HONE_EIO)
+            why = &batch[i]->err;
+    }
+    if (why != NULL) {
+        if (s->lost == 0)
+            log_error("store", "requests, usage and the audit log are not written: %s", why->msg);
+        s->lost += bad;
+    } else if (s->lost > 0 && bad < n) {
+        log_warn("store", "written again; %lld records were lost", (long long)s->lost);
+        s->lost = 0;
+    }
+}
+
 static void finish_batch(store *s, job *batch[], int n, int rc, const hone_err *e)
 {
     atomic_fetch_add(&s->commits, rc == 0 ? 1 : 0);
+    tell_disk(s, batch, n, rc, e);
     for (int i = 0; i < n; i++) {
         job *j = batch[i];
         if (rc != 0 && j->rc == 0) {

@@ -384,6 +384,7 @@ static void test_a_full_disk_loses_nothing(void **state)
     int rc = store_write(s, add_large, &two, &e);
     setrlimit(RLIMIT_FSIZE, &old);
     fails_with(rc, HONE_EIO, &e, "database: ");
+    assert_non_null(strstr(e.msg, "/hone.db")); /* where to look */
     assert_int_equal(rows(s), 1);
     assert_int_equal(store_write(s, add_large, &two, &e), 0); /* room again: works again */
     assert_int_equal(rows(s), 2);
