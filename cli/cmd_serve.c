@@ -19,6 +19,7 @@
 #include <signal.h>
 #include <stddef.h>
 #include <stdlib.h>
+#include <string.h>
 
 enum { MAX_ASSIGN = 64, TICK_MS = 200, TLS_TICKS = 10 };
 
@@ -149,8 +150,10 @@ static void say_address(const appliance *a)
     uint16_t port;
     const serve_conf *c = a->conf;
     serve_conf_listen(c->listen, host, &port, NULL);
-    log_info("serve", "listening on %s://%s:%u", c->tls_cert != NULL ? "https" : "http",
-             host[0] != '\0' ? host : "0.0.0.0", http_server_port(a->http));
+    bool v6 = strchr(host, ':') != NULL;
+    log_info("serve", "listening on %s://%s%s%s:%u", c->tls_cert != NULL ? "https" : "http",
+             v6 ? "[" : "", host[0] != '\0' ? host : "0.0.0.0", v6 ? "]" : "",
+             http_server_port(a->http));
     if (c->admin_listen != NULL)
         log_info("serve", "for operators: port %u", http_server_admin_port(a->http));
     if (c->health_listen != NULL)
@@ -162,6 +165,7 @@ static int serve(const serve_conf *conf, const char *config, hone_err *e)
     sigset_t signals;
     appliance a = {.conf = conf};
     signal(SIGPIPE, SIG_IGN);
+    signal(SIGXFSZ, SIG_IGN); /* a limit of file sizes is an error like a full disk */
     sigemptyset(&signals);
     sigaddset(&signals, SIGTERM);
     sigaddset(&signals, SIGINT);

@@ -368,7 +368,7 @@ void http_metrics(http_req *r)
                    .conns = conn_counters(s->conns),
                    .store = store_counters(s->store),
                    .srv = s,
-                   .uptime = (double)(clock_unix_ms() - s->started_ms) / 1000};
+                   .uptime = (double)(clock_mono_ns() - s->started_ns) * 1e-9};
     n->n_models = b->models(b->ctx, n->model, ENGINE_MAX_FIGURES);
     buf out;
     buf_init(&out, MAX_TEXT);

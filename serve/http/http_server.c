@@ -17,6 +17,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -27,7 +28,10 @@ enum {
     BODIES = 64,             /* full bodies that may be in memory together */
     JANITOR_MS = 3600 * 1000,
     KICK_MS = 20,
-    KICKS = 500
+    KICKS = 500,
+    SIDE_CONNECTIONS = 64, /* of operators and probes, each */
+    SPARE_FILES = 64 + 2 * SIDE_CONNECTIONS,
+    MIN_CONNECTIONS = 8
 };
 
 static const int64_t SECOND_NS = 1000000000;
@@ -83,7 +87,8 @@ static void *janitor_main(void *arg)
 static enum MHD_Result refuse(http_req *r)
 {
     bool has_body = r->chunked || r->length > 0;
-    if (has_body && !r->reply.close && !r->expects && !r->chunked && r->length <= POLITE_BYTES) {
+    bool read_on = !has_body || (!r->expects && !r->chunked && r->length <= POLITE_BYTES);
+    if (!r->reply.close && read_on) { /* the library closes after a reply at once */
         r->dropping = true;
         return MHD_YES;
     }
@@ -239,23 +244,58 @@ static uint16_t port_of(int fd)
                                          : ((struct sockaddr_in *)&a)->sin_port);
 }
 
+/* What an operator can do about it. */
+static const char *bind_advice(int why)
+{
+    static const struct {
+        int why;
+        const char *what;
+    } rows[] = {
+        {EADDRINUSE, "; another program has this port (ss -ltnp): end it, or listen elsewhere"},
+        {EADDRNOTAVAIL, "; this machine has no such address (ip address): ':PORT' is every one"},
+        {EACCES, "; ports below 1024 are for root: take a higher one, or CAP_NET_BIND_SERVICE"},
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
+        if (rows[i].why == why)
+            return rows[i].what;
+    return "";
+}
+
+/* A name may have several addresses; a kernel without IPv6 has none for "::". */
+static int bind_any(const char *host, const char *service, const struct addrinfo *hints, int *fd,
+                    const char **why)
+{
+    struct addrinfo *list = NULL;
+    int bad = getaddrinfo(host, service, hints, &list);
+    bool done = false;
+    *why = bad != 0 ? gai_strerror(bad) : NULL;
+    for (const struct addrinfo *a = list; a != NULL && !done; a = a->ai_next)
+        done = bind_one(a, fd) == 0;
+    int saved = errno;
+    if (list != NULL)
+        freeaddrinfo(list);
+    errno = saved;
+    return done ? 0 : -1;
+}
+
 /* We bind ourselves: the library's own error would not say what is wrong. */
 static int open_socket(listener *ln, const char *text, const char *host, uint16_t port, hone_err *e)
 {
     struct addrinfo hints = {.ai_flags = AI_PASSIVE | AI_NUMERICSERV, .ai_socktype = SOCK_STREAM};
-    struct addrinfo *list = NULL;
+    const char *unknown;
     char service[8];
-    int rc = 0;
+    bool every = *host == '\0';
     snprintf(service, sizeof service, "%u", port);
-    int bad = getaddrinfo(*host != '\0' ? host : "::", service, &hints, &list);
-    if (bad != 0)
-        return hone_fail(e, HONE_EINVAL, "%s: %s", text, gai_strerror(bad));
-    if (bind_one(list, &ln->fd) != 0)
-        rc = hone_fail(e, HONE_EIO, "%s: cannot listen: %s", text, strerror(errno));
-    freeaddrinfo(list);
-    if (rc == 0)
-        ln->port = port_of(ln->fd);
-    return rc;
+    int rc = bind_any(every ? "::" : host, service, &hints, &ln->fd, &unknown);
+    if (rc != 0 && every && errno == EAFNOSUPPORT)
+        rc = bind_any("0.0.0.0", service, &hints, &ln->fd, &unknown);
+    if (unknown != NULL)
+        return hone_fail(e, HONE_EINVAL, "%s: %s", text, unknown);
+    if (rc != 0)
+        return hone_fail(e, HONE_EIO, "%s: cannot listen: %s%s", text, strerror(errno),
+                         bind_advice(errno));
+    ln->port = port_of(ln->fd);
+    return 0;
 }
 
 /* GnuTLS knows its session only, and the library has written there which connection it is. */
@@ -279,9 +319,9 @@ static int start_daemon(listener *ln, bool tls, unsigned threads, hone_err *e)
     int n = 0;
     unsigned flags = MHD_USE_EPOLL_INTERNAL_THREAD | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ERROR_LOG;
     int64_t per_ip = c->behind_proxy ? 0 : c->max_connections_per_ip;
+    int64_t most = ln->kind == LISTEN_MAIN ? ln->srv->max_connections : SIDE_CONNECTIONS;
     options[n++] = (struct MHD_OptionItem){MHD_OPTION_LISTEN_SOCKET, ln->fd, NULL};
-    options[n++] =
-        (struct MHD_OptionItem){MHD_OPTION_CONNECTION_LIMIT, (intptr_t)c->max_connections, NULL};
+    options[n++] = (struct MHD_OptionItem){MHD_OPTION_CONNECTION_LIMIT, (intptr_t)most, NULL};
     options[n++] = (struct MHD_OptionItem){MHD_OPTION_PER_IP_CONNECTION_LIMIT, per_ip, NULL};
     options[n++] =
         (struct MHD_OptionItem){MHD_OPTION_CONNECTION_TIMEOUT, (intptr_t)c->idle_seconds, NULL};
@@ -340,6 +380,37 @@ static void on_panic(void *cls, const char *file, unsigned line, const char *rea
 
 /* ---- starting ---- */
 
+/* Connections must not take the files that the database and a new model need: the limit is raised
+ * as far as it may be, and what is still too much is not taken in. */
+static int fit_files(http_server *s, hone_err *e)
+{
+    struct rlimit lim;
+    int64_t want = s->conf->max_connections + SPARE_FILES;
+    s->max_connections = s->conf->max_connections;
+    if (getrlimit(RLIMIT_NOFILE, &lim) != 0 || lim.rlim_cur == RLIM_INFINITY ||
+        (int64_t)lim.rlim_cur >= want)
+        return 0;
+    lim.rlim_cur = lim.rlim_max == RLIM_INFINITY || (int64_t)lim.rlim_max >= want ? (rlim_t)want
+                                                                                  : lim.rlim_max;
+    if (setrlimit(RLIMIT_NOFILE, &lim) != 0 || getrlimit(RLIMIT_NOFILE, &lim) != 0)
+        return hone_fail(e, HONE_EIO, "cannot raise the limit of open files: %s", strerror(errno));
+    if ((int64_t)lim.rlim_cur >= want)
+        return 0;
+    s->max_connections = (int64_t)lim.rlim_cur - SPARE_FILES;
+    if (s->max_connections < MIN_CONNECTIONS)
+        return hone_fail(e, HONE_ELIMIT,
+                         "this process may have %lld open files, a server needs %d at least: raise "
+                         "the limit (ulimit -n, LimitNOFILE=, --ulimit nofile=)",
+                         (long long)lim.rlim_cur, SPARE_FILES + MIN_CONNECTIONS);
+    log_warn("http",
+             "this process may have %lld open files: %lld connections at a time are taken, not "
+             "max_connections %lld; raise the limit to %lld (ulimit -n, LimitNOFILE=, --ulimit "
+             "nofile=)",
+             (long long)lim.rlim_cur, (long long)s->max_connections,
+             (long long)s->conf->max_connections, (long long)want);
+    return 0;
+}
+
 static int start_threads(http_server *s, hone_err *e)
 {
     for (int64_t i = 0; i < s->conf->workers && i < HTTP_MAX_WORKERS; i++) {
@@ -359,7 +430,9 @@ static int start_all(http_server *s, hone_err *e)
     conn_limits lim = {c->header_seconds * SECOND_NS, c->body_seconds * SECOND_NS,
                        c->idle_seconds * SECOND_NS};
     int64_t n_keys;
-    int rc = keys_count(s->store, &n_keys, e);
+    int rc = fit_files(s, e);
+    if (rc == 0)
+        rc = keys_count(s->store, &n_keys, e);
     if (rc == 0)
         rc = serve_conf_check(c, n_keys, e);
     if (rc == 0 && c->tls_cert != NULL)
@@ -388,7 +461,7 @@ int http_server_start(http_server **out, const http_options *o, hone_err *e)
     s->engine = o->engine;
     for (int i = 0; i < HTTP_N_LISTENERS; i++)
         s->listeners[i] = (listener){.srv = s, .kind = (listener_kind)i, .fd = -1};
-    s->started_ms = clock_unix_ms();
+    s->started_ns = clock_mono_ns();
     s->ratings = http_tally_new();
     /* Room for a request of every connection, twice: pushing never waits. */
     s->jobs = queue_new(2 * (size_t)c->max_connections + 16);

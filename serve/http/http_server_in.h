@@ -67,7 +67,8 @@ struct http_server {
     atomic_uint_fast64_t body_bytes; /* of all requests together */
     http_counters count;
     http_tally *ratings;
-    int64_t started_ms;
+    int64_t started_ns;      /* of the clock that nobody sets */
+    int64_t max_connections; /* of clients, as the limit of open files lets */
 };
 
 /* Gives a request to the workers; never fails, since a connection has one request at a time. */

@@ -116,6 +116,27 @@ static void test_media_type(void **state)
     close(fd);
 }
 
+/* Nor does a refusal without a body end the connection. */
+static void test_refusals_keep_the_connection(void **state)
+{
+    static const char *const requests[][2] = {
+        {"GET /nope HTTP/1.1\r\nHost: localhost\r\n\r\n", "HTTP/1.1 404 "},
+        {"GET /tokenize HTTP/1.1\r\nHost: localhost\r\n\r\n", "HTTP/1.1 405 "},
+        {"POST /tokenize HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n",
+         "HTTP/1.1 415 "},
+        {"GET /health/live HTTP/1.1\r\nHost: localhost\r\n\r\n", "HTTP/1.1 200 "},
+    };
+    aid_server *s = *state;
+    int fd = aid_connect(s->port);
+    for (size_t i = 0; i < sizeof requests / sizeof *requests; i++) {
+        aid_send(fd, requests[i][0]);
+        char *raw = aid_read(fd, i < 3 ? "}}" : "ok\"}", AID_PATIENCE_MS, NULL);
+        has(raw, requests[i][1]);
+        free(raw);
+    }
+    close(fd);
+}
+
 static void test_text_routes(void **state)
 {
     aid_server *s = *state;
@@ -893,36 +914,13 @@ static void test_vllm_metric_names(void **state)
     aid_server_close(s);
 }
 
-/* ---- starting ---- */
-
-static void test_what_is_not_started(void **state)
-{
-    aid_server *s = *state;
-    http_server *second;
-    hone_err e = {0};
-    serve_conf c;
-    char *taken = mem_printf("listen=127.0.0.1:%u", s->port);
-    char *over[] = {taken};
-    assert_int_equal(serve_conf_load(&c, NULL, over, 1, &e), 0);
-    http_options o = {&c, s->store, NULL, aid_fake_backend(s->fake)};
-    assert_int_equal(http_server_start(&second, &o, &e), HONE_EIO);
-    has(e.msg, ": cannot listen: Address already in use");
-    assert_null(second);
-    serve_conf_free(&c);
-    over[0] = (char *)"listen=0.0.0.0:0";
-    assert_int_equal(serve_conf_load(&c, NULL, over, 1, &e), 0);
-    assert_int_equal(http_server_start(&second, &o, &e), HONE_EDENIED);
-    has(e.msg, "there is no key; make one with 'hone key create'");
-    serve_conf_free(&c);
-    free(taken);
-}
-
 int main(void)
 {
 #define T(f) cmocka_unit_test_setup_teardown(f, aid_server_setup, aid_server_teardown)
     const struct CMUnitTest tests[] = {
         T(test_health),
         T(test_error_shape),
+        T(test_refusals_keep_the_connection),
         T(test_media_type),
         T(test_text_routes),
         T(test_the_first_key_closes_the_door),
@@ -951,7 +949,6 @@ int main(void)
         T(test_rebinding),
         T(test_metric_names_are_a_contract),
         cmocka_unit_test(test_vllm_metric_names),
-        T(test_what_is_not_started),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
