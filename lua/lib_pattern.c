@@ -7,7 +7,7 @@
 #include <lauxlib.h>
 #include <string.h>
 
-enum { SMALL = 32, SLICE = 1000, BYTES_A_STEP = 8 };
+enum { SMALL = 32, SLICE = 1000, BYTES_A_STEP = 8, REPLACE_STEPS = 8 };
 
 typedef struct matcher {
     pattern p;
@@ -215,6 +215,7 @@ int lib_string_gsub(lua_State *L)
         if (to != NULL && to != k.last) {
             capture c = found(&k, s, to);
             n++;
+            sandbox_charge(L, REPLACE_STEPS);
             changed = capture_replace(L, &b, &c, 3) || changed;
             s = k.last = to;
         } else if (s < k.m.end) {

@@ -13,6 +13,7 @@ enum {
     BYTES_A_STEP = 16,
     MAX_BYTES_AT_ONCE = 4096,
     MAX_TEXT = INT_MAX,     /* more than any memory of a state */
+    STEPS_A_WORD = 16,      /* to make one of a value */
     STEPS_A_REAL = 40,      /* to write one */
     STEPS_A_LONG_REAL = 200 /* with hundreds of digits before the point */
 };
@@ -99,6 +100,7 @@ static size_t cost_of_format(lua_State *L)
         if (arg > n)
             break; /* the stock function says so */
         if (*f == 's' && lua_type(L, arg) != LUA_TSTRING) {
+            cost += lua_isinteger(L, arg) ? 0 : STEPS_A_WORD;
             lib_text(L, arg, &ignored);
             lua_replace(L, arg);
         }

@@ -13,6 +13,7 @@
 enum {
     MAX_VALUES = 4096, /* on the stack at once: copying more is work that no hook sees */
     STEPS_A_NUMBER = 16,
+    BYTES_A_STEP = 8, /* of comparing */
 };
 
 static size_t span(lua_State *L, lua_Integer from, lua_Integer to, const char *what)
@@ -55,8 +56,11 @@ static size_t cost_of_unpack(lua_State *L)
 /* Is the value at a less than the one at b? Both are at the top of the stack. */
 static bool less(lua_State *L, bool by_function)
 {
-    if (!by_function)
+    if (!by_function) {
+        if (lua_type(L, -1) == LUA_TSTRING)
+            sandbox_charge(L, lua_rawlen(L, -1) / BYTES_A_STEP);
         return lua_compare(L, -2, -1, LUA_OPLT);
+    }
     lua_pushvalue(L, 2);
     lua_pushvalue(L, -3);
     lua_pushvalue(L, -3);

@@ -65,7 +65,10 @@ static int regex_gc(lua_State *L)
 static uint32_t options_of(lua_State *L, int idx)
 {
     uint32_t o = PCRE2_UTF | PCRE2_UCP | PCRE2_MATCH_INVALID_UTF | PCRE2_NEVER_BACKSLASH_C;
-    for (const char *f = luaL_optstring(L, idx, ""); *f != '\0'; f++) {
+    size_t n;
+    const char *flags = luaL_optlstring(L, idx, "", &n);
+    sandbox_charge(L, n);
+    for (const char *f = flags; *f != '\0'; f++) {
         if (*f == 'i')
             o |= PCRE2_CASELESS;
         else if (*f == 'm')

@@ -321,7 +321,7 @@ static int take(taking *t, int idx, const json_t *like, const place *at, int dep
         return 0;
     default: {
         char why[64];
-        snprintf(why, sizeof why, "a %s cannot be an answer",
+        snprintf(why, sizeof why, "a %s is no value of JSON",
                  lua_typename(t->L, lua_type(t->L, idx)));
         return fail_there(t, at, HONE_EINVAL, why);
     }

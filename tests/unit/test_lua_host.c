@@ -114,7 +114,7 @@ static void test_answers(void **state)
          "data.record: t failed: x.lua:1: the answer is no value of JSON; data.record takes nil, "
          "true, false and a reason, a table"},
         {"data.record", "function(r) r.f = {1, {print}} end", "{'n':0}", HONE_EINVAL,
-         "data.record: t failed: x.lua:1: the answer.f[2][1]: a function cannot be an answer"},
+         "data.record: t failed: x.lua:1: the answer.f[2][1]: a function is no value of JSON"},
         {"data.record", "function(r) r.me = r end", "{'n':0}", HONE_EINVAL, NULL},
         {"data.record", "function(r) r.x = 0/0 end", "{'n':0}", HONE_EINVAL,
          "data.record: t failed: x.lua:1: the answer.x: a number that is not finite"},

@@ -212,6 +212,25 @@ static void test_attacks_end(void **state)
          SAID("1:97 2:233 4:8364 ")},
         {"for _ in utf8.codes('a\\xff') do end",
          "serve.prompt: t failed: x.lua:2: invalid UTF-8 code"},
+        {"local x = 1.1e-300 while true do local s = ('%s%s%s%s'):format(x, x, x, x) end", STEPS},
+        /* long texts where short ones are meant */
+        {"local s = ('x'):rep(1 << 20) while true do pcall(host.regex, 'a', s) end", STEPS},
+        {"local s, t = ('x'):rep(1 << 19), {} for i = 1, 7 do t[i] = s .. i end while true do "
+         "table.sort(t) end",
+         STEPS},
+        {"local s = ('ab'):rep(1 << 15) while true do s:gsub('()', '%1%1%1%1') end", STEPS},
+        {"local t = setmetatable({}, {__name = ('x'):rep(1 << 20)}) while true do "
+         "pcall(math.floor, "
+         "t) end",
+         STEPS},
+        /* a coroutine may yield through pcall */
+        {"local c = coroutine.wrap(function() local ok, v = pcall(coroutine.yield, 1) return "
+         "tostring(ok) .. v end) c() return c('x')",
+         SAID("truex")},
+        {"local c = coroutine.wrap(function() return xpcall(function() return coroutine.yield(1) "
+         ".. "
+         "'y' end, print) end) c() local ok, v = c('x') return tostring(ok) .. v",
+         SAID("truexy")},
         /* errors, coroutines and what closes */
         {"while true do pcall(string.rep) end", STEPS},
         {"while true do pcall(coroutine.wrap(function() error('x') end)) end", STEPS},
