@@ -122,6 +122,45 @@ id=$(jq -r .id reply.json)
 said='"rating": "down", "correction": "Two years.", "comment": "no", "tags": ["short"]'
 [ "$(post /v1/feedback "{\"response_id\": \"$id\", $said}")" = 201 ] ||
     fail "feedback: $(cat reply.json)"
+
+# ---- and counted, in the format of Prometheus: what promtool would say
+format='
+  function bad(why) { print FNR ": " why ": " $0; exit 1 }
+  /^# HELP / { if (help[$3]++) bad("a second HELP"); next }
+  /^# TYPE / {
+    if (type[$3] != "") bad("a second TYPE")
+    if (!help[$3]) bad("no HELP")
+    if ($4 !~ /^(counter|gauge|histogram)$/) bad("no type")
+    type[$3] = $4
+    now = $3
+    next
+  }
+  {
+    label = "[a-zA-Z_][a-zA-Z0-9_]*=\"([^\"\\\\]|\\\\[\\\\\"n])*\""
+    if ($0 !~ "^[a-zA-Z_:][a-zA-Z0-9_:]*([{](" label ",?)*[}])? [-+0-9.eEInf]+$") bad("no sample")
+  }
+  {
+    name = $0
+    sub(/[{ ].*/, "", name)
+    if (type[now] == "histogram") sub(/_(bucket|sum|count)$/, "", name)
+    if (name != now) bad("away from its TYPE")
+    if (type[now] == "counter" && name !~ /_total$/) bad("a counter without _total")
+    key = $0
+    sub(/ [^ ]*$/, "", key)
+    if (seen[key]++) bad("twice")
+  }'
+for line in 'x 1' 'hone_plugin_out{plugin="a"b"} 1' 'hone_plugin_out{plugin="a\b"} 1' \
+    '# TYPE x gauge'; do
+    printf '# HELP hone_plugin_out what\n# TYPE hone_plugin_out gauge\n%s\n' "$line" |
+        awk "$format" >said && fail "what is no format passed: $line"
+done
+curl -fs "$url/metrics" -H "Authorization: Bearer $key" >metrics || fail "metrics"
+awk "$format" metrics >said || fail "/metrics: $(cat said)"
+has metrics 'hone_plugin_calls_total{plugin="spy",hook="serve.request"} 3'
+has metrics 'hone_plugin_counter_total{plugin="spy",name="a \"name\" with \\"}'
+for row in calls vetoes modified failures late seconds; do
+    has metrics "hone_plugin_${row}_total{plugin=\"spy\",hook=\"serve.chunk\"}"
+done
 stop
 jq -c 'select(.use == "teach") | {messages: .messages[:2], answer: "No.", rating: "down",
     correction: .messages[2].content}' "$top/examples/support/new_questions.jsonl" >said.jsonl

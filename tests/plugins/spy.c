@@ -28,6 +28,7 @@ static int hear(const hone_host *h, hone_call *call, void *user)
     else
         fprintf(s->out, "{\"hook\": \"%s\", \"data\": %s}\n", call->hook,
                 h->to_json(call, call->data, NULL));
+    h->count(call->ctx, "a \"name\" with \\", 1); /* what /metrics must escape */
     if (s->fail != NULL && strcmp(s->fail, call->hook) == 0)
         return h->error(call, "told to fail");
     if (s->veto != NULL && strcmp(s->veto, call->hook) == 0)
