@@ -21,6 +21,12 @@ int store_post(store *s, store_fn *fn, store_done_fn *done, void *user);
 /* Runs fn on a read connection, in one read transaction. */
 int store_read(store *s, store_fn *fn, void *user, hone_err *e);
 
+/* Only one process retrains in a directory: a lock on <dir>/runs.lock, which the kernel takes back
+ * when its process is gone, however that went and whatever numbers processes have in other
+ * containers. EAGAIN: another store has it. Again, or without it, is no error. Not thread-safe. */
+int store_lock_runs(store *s, hone_err *e);
+void store_unlock_runs(store *s);
+
 hooks *store_hooks(const store *s);
 int64_t store_now_ms(const store *s);
 

@@ -5,8 +5,6 @@
 #include "serve/store/db.h"
 #include "serve/store/erasure_in.h"
 
-#include <errno.h>
-#include <signal.h>
 #include <sodium.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -40,41 +38,42 @@ typedef struct run_start {
     const json_t *settings;
 } run_start;
 
-static bool is_alive(int64_t pid)
-{
-    return pid > 0 && (kill((pid_t)pid, 0) == 0 || errno == EPERM);
-}
-
-/* Runs whose process is gone cannot end themselves any more. */
-static int abandon_dead(sqlite3 *db, hone_err *e)
-{
-    sqlite3_stmt *st;
-    int rc = sql_prepare(&st, db, e, "SELECT id, pid FROM runs WHERE status = 'running'", "");
-    while (rc == 0 && (rc = sql_step(st, e)) == 1) {
-        char id[REGISTRY_ID_LEN];
-        sql_copy(id, sizeof id, st, 0);
-        int64_t pid = sqlite3_column_int64(st, 1);
-        if (is_alive(pid) && pid != getpid())
-            rc = hone_fail(e, HONE_EEXIST, "run %s (process %lld) is still going on", id,
-                           (long long)pid);
-        else
-            rc = sql_run(db, e, "UPDATE runs SET status = 'abandoned', ended_at = ? WHERE id = ?",
-                         "is", clock_unix_ms(), id);
-    }
-    sqlite3_finalize(st);
-    return rc;
-}
-
+/* Whoever begins a run has the lock, so a process whose run still stands there is gone. */
 static int run_begin(sqlite3 *db, void *user, hone_err *e)
 {
     run_start *r = user;
-    int rc = abandon_dead(db, e);
+    int rc = sql_run(db, e,
+                     "UPDATE runs SET status = 'abandoned', ended_at = ? WHERE status = 'running'",
+                     "i", clock_unix_ms());
     if (rc != 0)
         return rc;
     return sql_run(db, e,
                    "INSERT INTO runs(id, kind, status, pid, started_at, settings)"
                    " VALUES (?, ?, 'running', ?, ?, ?)",
                    "ssiij", r->id, r->kind, (int64_t)getpid(), clock_unix_ms(), r->settings);
+}
+
+/* The one that has the lock; it may not have written its row yet, or have written its end. */
+static int find_running(sqlite3 *db, void *user, hone_err *e)
+{
+    sqlite3_stmt *st;
+    int rc = sql_prepare(&st, db, e, "SELECT id FROM runs WHERE status = 'running'", "");
+    if (rc == 0)
+        rc = sql_step(st, e);
+    if (rc == 1)
+        sql_copy(user, REGISTRY_ID_LEN, st, 0);
+    sqlite3_finalize(st);
+    return rc < 0 ? rc : 0;
+}
+
+static int other_run(store *s, hone_err *e)
+{
+    char id[REGISTRY_ID_LEN] = "";
+    int rc = store_read(s, find_running, id, e);
+    return rc != 0 ? rc
+                   : hone_fail(e, HONE_EEXIST,
+                               "another process is retraining here (%s): wait for it, or end it",
+                               id[0] != '\0' ? id : "it is just beginning or ending");
 }
 
 int registry_run_begin(store *s, char id[REGISTRY_ID_LEN], const char *kind, const json_t *settings,
@@ -87,7 +86,10 @@ int registry_run_begin(store *s, char id[REGISTRY_ID_LEN], const char *kind, con
     strftime(date, sizeof date, "%Y%m%dT%H%M%SZ", &tm);
     snprintf(id, REGISTRY_ID_LEN, "run-%s-%04x", date, randombytes_uniform(0x10000));
     run_start r = {id, kind, settings};
-    return store_write(s, run_begin, &r, e);
+    int rc = store_lock_runs(s, e);
+    if (rc == HONE_EAGAIN)
+        return other_run(s, e);
+    return rc == 0 ? store_write(s, run_begin, &r, e) : rc;
 }
 
 typedef struct run_given {
@@ -127,7 +129,10 @@ int registry_run_end(store *s, const char *id, const char *status, const json_t 
                      hone_err *e)
 {
     run_result r = {id, status, report};
-    return store_write(s, run_end, &r, e);
+    int rc = store_write(s, run_end, &r, e);
+    if (rc == 0)
+        store_unlock_runs(s);
+    return rc;
 }
 
 /* ---- artefacts ---- */
@@ -266,7 +271,10 @@ static int do_add(sqlite3 *db, void *user, hone_err *e)
 int registry_add(store *s, const registry_entry *r, hone_err *e)
 {
     addition x = {s, r};
-    return store_write(s, do_add, &x, e);
+    int rc = store_write(s, do_add, &x, e);
+    if (rc == 0 && r->run_id != NULL) /* which has ended in the same transaction */
+        store_unlock_runs(s);
+    return rc;
 }
 
 /* One artefact by a query with one parameter. */

@@ -13,8 +13,8 @@ enum { REGISTRY_ID_LEN = 32, REGISTRY_DIGEST_LEN = 65 };
 /* ---- runs ---- */
 
 /* A new run in state "running"; id ("run-20260131T120000Z-1a2b") is written to `id`. Runs that were
- * left "running" by a process that is gone (`pid` no longer lives) become "abandoned" first. EEXIST
- * when another run is going on. */
+ * left "running" by a process that is gone become "abandoned" first. EEXIST when another run is
+ * going on, in whatever container. */
 int registry_run_begin(store *s, char id[REGISTRY_ID_LEN], const char *kind, const json_t *settings,
                        hone_err *e);
 /* Notes what a run is given to learn from (array of ids), before it learns. */

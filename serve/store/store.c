@@ -16,6 +16,7 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -34,6 +35,7 @@ struct store {
     unsigned char pepper[SECRET_BYTES];
     hooks *hooks;
     int64_t (*now_ms)(void);
+    int runs_fd; /* locked; -1: not */
     sqlite3 *db; /* the writer's */
     queue *jobs;
     pthread_t writer;
@@ -386,6 +388,7 @@ int store_open(store **out, const char *dir, const store_options *o, hone_err *e
     s->dir = mem_strdup(dir);
     s->path = path_join(dir, "hone.db");
     s->hooks = o->hooks;
+    s->runs_fd = -1;
     s->now_ms = o->now_ms != NULL ? o->now_ms : clock_unix_ms;
     s->jobs = queue_new((size_t)(o->queue_jobs > 0 ? o->queue_jobs : QUEUE_JOBS));
     pthread_mutex_init(&s->lock, NULL);
@@ -408,6 +411,7 @@ void store_close(store *s)
     queue_close(s->jobs);
     if (s->started)
         pthread_join(s->writer, NULL);
+    store_unlock_runs(s);
     for (int i = 0; i < s->n_idle; i++)
         sqlite3_close(s->idle[i]);
     sqlite3_close(s->db); /* the last connection also folds the log into the database */
@@ -418,6 +422,35 @@ void store_close(store *s)
     free(s->dir);
     free(s->path);
     free(s);
+}
+
+/* ---- one run at a time ---- */
+
+int store_lock_runs(store *s, hone_err *e)
+{
+    if (s->runs_fd >= 0)
+        return 0;
+    int rc = 0;
+    char *path = path_join(s->dir, "runs.lock");
+    int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    if (fd < 0)
+        rc = file_error(e, path, "cannot open");
+    else if (flock(fd, LOCK_EX | LOCK_NB) != 0)
+        rc = errno == EWOULDBLOCK ? hone_fail(e, HONE_EAGAIN, "%s: another process has it", path)
+                                  : file_error(e, path, "cannot lock");
+    if (rc == 0)
+        s->runs_fd = fd;
+    else if (fd >= 0)
+        close(fd);
+    free(path);
+    return rc;
+}
+
+void store_unlock_runs(store *s)
+{
+    if (s->runs_fd >= 0)
+        close(s->runs_fd);
+    s->runs_fd = -1;
 }
 
 /* ---- what it knows ---- */

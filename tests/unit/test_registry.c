@@ -1,4 +1,5 @@
 #include "core/base/file.h"
+#include "serve/store/db.h"
 #include "serve/store/registry.h"
 
 #include <setjmp.h>
@@ -147,6 +148,36 @@ static void test_runs(void **state)
     json_decref(all);
 }
 
+static int say_pid(sqlite3 *db, void *user, hone_err *e)
+{
+    return sql_run(db, e, "UPDATE runs SET pid = ?", "i", *(const int64_t *)user);
+}
+
+/* Not the number of a process counts, which is 1 in every container and belongs to others later,
+ * but who holds the lock. */
+static void test_one_run_at_a_time(void **state)
+{
+    (void)state;
+    char one[REGISTRY_ID_LEN], two[REGISTRY_ID_LEN];
+    const int64_t alive = 1;
+    store *other;
+    hone_err e = {0};
+    assert_int_equal(store_open(&other, dir, NULL, &e), 0);
+    assert_int_equal(registry_run_begin(other, one, "retrain", NULL, &e), 0);
+    assert_int_equal(registry_run_begin(st, two, "retrain", NULL, &e), HONE_EEXIST);
+    assert_non_null(strstr(e.msg, "another process is retraining here"));
+    assert_non_null(strstr(e.msg, one));
+    assert_int_equal(registry_run_end(other, one, "rejected", NULL, &e), 0);
+    assert_int_equal(registry_run_begin(st, two, "retrain", NULL, &e), 0);
+    assert_int_equal(registry_run_begin(other, one, "retrain", NULL, &e), HONE_EEXIST);
+    /* Killed: its row stands there, under the number of a process that lives. */
+    assert_int_equal(store_write(st, say_pid, (void *)&alive, &e), 0);
+    store_close(st);
+    assert_int_equal(store_open(&st, dir, NULL, &e), 0);
+    assert_int_equal(registry_run_begin(other, one, "retrain", NULL, &e), 0);
+    store_close(other);
+}
+
 int main(void)
 {
     if (sodium_init() < 0)
@@ -158,6 +189,7 @@ int main(void)
         TEST(test_history_is_kept),
         TEST(test_found_by_prefix),
         TEST(test_runs),
+        TEST(test_one_run_at_a_time),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
