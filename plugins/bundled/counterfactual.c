@@ -895,7 +895,7 @@ static const hone_setting settings[] = {
 static const hone_descriptor descriptor = {
     HONE_DESCRIPTOR(HONE_F_THREADSAFE | HONE_F_DETERMINISTIC, HONE_CAP_READ_FILES),
     "counterfactual",
-    "1.1.0",
+    "1.2.0",
     "Apache-2.0",
     "your own prompts with the terms of a group exchanged: what changes?",
     HONE_SETTINGS(settings),

@@ -68,16 +68,51 @@ static int in_set(char c, const char *set)
     return c != '\0' && strchr(set, c) != NULL;
 }
 
-/* ---- e-mail ---- */
+/* ---- words before a number ---- */
 
-static int is_local(char c)
+static int is_letter(char c)
 {
-    return is_digit(c) || is_alpha(c) || in_set(c, "._%+-'");
+    return is_word(c) || (unsigned char)c >= 0x80;
 }
 
-static int is_label(char c)
+static int is_listed(const char *word, size_t n, const char *const *words)
 {
-    return is_digit(c) || is_alpha(c) || c == '-';
+    for (; *words != NULL; words++)
+        if (word[0] == **words && strncmp(word, *words, n) == 0 && (*words)[n] == '\0')
+            return 1;
+    return 0;
+}
+
+/* Is one of these words among the `reach` bytes before i? */
+static int has_context(const char *s, size_t i, size_t reach, const char *const *words)
+{
+    char word[40];
+    size_t n = 0;
+    for (size_t k = i < reach ? 0 : i - reach; k < i; k++) {
+        if (is_letter(s[k]) && n < sizeof word)
+            word[n++] = lower(s[k]);
+        if (n > 0 && (k + 1 == i || !is_letter(s[k + 1]))) {
+            if (is_listed(word, n, words))
+                return 1;
+            n = 0;
+        }
+    }
+    return 0;
+}
+
+/* ---- e-mail ---- */
+
+/* A byte of a Latin letter with an accent, U+00C0 to U+023F: other scripts may stand right before
+ * an address that does not begin with them. */
+static int is_accented(const char *s, size_t i)
+{
+    unsigned char c = (unsigned char)s[i], lead = i > 0 && c < 0xC0 ? (unsigned char)s[i - 1] : c;
+    return c >= 0x80 && lead >= 0xC3 && lead <= 0xC8;
+}
+
+static int is_label(const char *s, size_t i)
+{
+    return is_digit(s[i]) || is_alpha(s[i]) || s[i] == '-' || is_accented(s, i);
 }
 
 /* May the label s[0..n) be a top level? */
@@ -95,7 +130,7 @@ static size_t domain_end(const char *s, size_t n, size_t i)
     size_t end = 0, from = i, limit = i + 255 < n ? i + 255 : n;
     for (; i < limit; i++) {
         size_t start = i;
-        while (i < limit && is_label(s[i]))
+        while (i < limit && is_label(s, i))
             i++;
         if (i == start || i - start > 63 || s[start] == '-')
             break;
@@ -111,9 +146,10 @@ static size_t domain_end(const char *s, size_t n, size_t i)
 static int find_email(const char *s, size_t n, size_t at, span *out)
 {
     size_t start = at;
-    while (start > 0 && at - start < 64 && is_local(s[start - 1]))
+    while (start > 0 && at - start < 64 &&
+           (is_label(s, start - 1) || in_set(s[start - 1], "._%+'")))
         start--;
-    while (start < at && in_set(s[start], ".'-+%"))
+    while (start < at && (in_set(s[start], ".'-+%") || ((unsigned char)s[start] & 0xC0) == 0x80))
         start++;
     size_t end = domain_end(s, n, at + 1);
     if (start == at || in_set(s[at - 1], ".'") || end == 0 || (end < n && s[end] == '@'))
@@ -131,8 +167,7 @@ typedef struct net {
     int bits;
 } net;
 
-/* Address blocks that belong to nobody in particular: IANA special-purpose registries, multicast.
- */
+/* Address blocks that belong to nobody: IANA special-purpose registries, multicast. */
 /* clang-format off */
 static const net special4[] = {
     {{0}, 8}, {{10}, 8}, {{100, 64}, 10}, {{127}, 8}, {{169, 254}, 16}, {{172, 16}, 12},
@@ -144,28 +179,16 @@ static const net special6[] = {
 };
 /* clang-format on */
 
-static int in_net(const unsigned char *ip, const net *t)
+static int in_nets(const unsigned char *ip, const net *t, size_t n)
 {
-    for (int bit = 0; bit < t->bits; bit++)
-        if (((ip[bit / 8] ^ t->bytes[bit / 8]) >> (7 - bit % 8) & 1) != 0)
-            return 0;
-    return 1;
-}
-
-static int is_global4(const unsigned char *ip)
-{
-    for (size_t i = 0; i < sizeof special4 / sizeof *special4; i++)
-        if (in_net(ip, &special4[i]))
-            return 0;
-    return 1;
-}
-
-static int is_global6(const unsigned char *ip)
-{
-    for (size_t i = 0; i < sizeof special6 / sizeof *special6; i++)
-        if (in_net(ip, &special6[i]))
-            return 0;
-    return (ip[0] & 0xe0) == 0x20; /* 2000::/3 */
+    for (size_t i = 0; i < n; i++) {
+        int bit = 0;
+        while (bit < t[i].bits && ((ip[bit / 8] ^ t[i].bytes[bit / 8]) >> (7 - bit % 8) & 1) == 0)
+            bit++;
+        if (bit == t[i].bits)
+            return 1;
+    }
+    return 0;
 }
 
 /* Dotted quad at i, no leading zeros; its end or 0. */
@@ -185,6 +208,10 @@ static size_t parse4(const char *s, size_t n, size_t i, unsigned char *ip)
     return i;
 }
 
+static const char *const version_words[] = {"version", "ver",      "v",     "release",
+                                            "section", "chapter",  "build", "firmware",
+                                            "kernel",  "revision", NULL};
+
 /* "version 1.2.3.4" is none, nor is a part of 1.2.3.4.5. */
 static int find_ip4(const pii *p, const char *s, size_t n, size_t i, span *out)
 {
@@ -193,12 +220,10 @@ static int find_ip4(const pii *p, const char *s, size_t n, size_t i, span *out)
     if (end == 0 || (end < n && is_word(s[end])) ||
         (end + 1 < n && s[end] == '.' && is_word(s[end + 1])))
         return 0;
-    if (i > 0 && in_set(s[i - 1], ".-"))
-        return 0;
-    if (i >= 8 && memcmp(s + i - 7, "ersion ", 7) == 0)
+    if ((i > 0 && in_set(s[i - 1], ".-")) || has_context(s, i, 9, version_words))
         return 0;
     *out = (span){i, end, IP};
-    return p->private_ips || is_global4(ip);
+    return p->private_ips || !in_nets(ip, special4, sizeof special4 / sizeof *special4);
 }
 
 typedef struct six {
@@ -273,7 +298,10 @@ static int find_ip6(const pii *p, const char *s, size_t n, size_t i, span *out)
     memcpy(ip, x.bytes, head);
     memcpy(ip + 16 - tail, x.bytes + head, tail);
     *out = (span){i, end, IP};
-    return p->private_ips ? x.n >= 2 : is_global6(ip);
+    if (p->private_ips)
+        return x.n >= 2;
+    return (ip[0] & 0xe0) == 0x20 && /* 2000::/3 */
+           !in_nets(ip, special6, sizeof special6 / sizeof *special6);
 }
 
 /* ---- IBAN ---- */
@@ -288,7 +316,7 @@ static const char iban_lengths[] =
 static size_t iban_length(const char *country)
 {
     for (const char *s = iban_lengths; *s != '\0'; s += 4)
-        if (s[0] == country[0] && s[1] == country[1])
+        if (lower(s[0]) == lower(country[0]) && lower(s[1]) == lower(country[1]))
             return (size_t)((s[2] - '0') * 10 + s[3] - '0');
     return 0;
 }
@@ -298,29 +326,24 @@ static int mod97(const char *iban, size_t len)
     int r = 0;
     for (size_t i = 0; i < len; i++) {
         char c = iban[(i + 4) % len];
-        r = is_digit(c) ? (r * 10 + c - '0') % 97 : (r * 100 + c - 'A' + 10) % 97;
+        r = is_digit(c) ? (r * 10 + c - '0') % 97 : (r * 100 + c - 'a' + 10) % 97;
     }
     return r;
 }
 
-static int is_upper(char c)
-{
-    return is_digit(c) || (c >= 'A' && c <= 'Z');
-}
-
-/* In one piece, or in groups of four. */
+/* In one piece, or in groups of four with spaces or hyphens; letters of one case. */
 static int find_iban(const char *s, size_t n, size_t i, span *out)
 {
     char c[34];
-    size_t len = 0, at = i, want = i + 15 <= n ? iban_length(s + i) : 0;
-    int grouped = want > 0 && s[i + 4] == ' ';
+    size_t len = 0, at = i, want = i + 15 <= n && is_digit(s[i + 2]) ? iban_length(s + i) : 0;
+    int grouped = want > 0 && in_set(s[i + 4], " -");
     while (len < want) {
-        at += grouped && len > 0 && len % 4 == 0 && at < n && s[at] == ' ';
-        if (at >= n || !is_upper(s[at]))
+        at += grouped && len > 0 && len % 4 == 0 && at < n && s[at] == s[i + 4];
+        if (at >= n || !(is_digit(s[at]) || (is_alpha(s[at]) && ((s[at] ^ s[i]) & 0x20) == 0)))
             return 0;
-        c[len++] = s[at++];
+        c[len++] = lower(s[at++]);
     }
-    if (want == 0 || (at < n && is_word(s[at])) || !is_digit(c[2]) || !is_digit(c[3]))
+    if (want == 0 || (at < n && is_word(s[at])) || !is_digit(c[3]))
         return 0;
     *out = (span){i, at, IBAN};
     return mod97(c, len) == 1;
@@ -347,6 +370,8 @@ static size_t separator(const char *s, size_t n, size_t i, char *sep)
         at++;
         if (at < n && in_set(s[at], " -"))
             at++;
+    } else if (at < n && *sep == '(') {
+        at++; /* +49(0)30 */
     } else if (at < n && in_set(s[at], " -./")) {
         at++;
         if (at < n && s[at] == '(') {
@@ -468,36 +493,6 @@ static int find_card(const char *s, size_t n, size_t i, const digits *x, span *o
     return 0;
 }
 
-static int is_letter(char c)
-{
-    return is_word(c) || (unsigned char)c >= 0x80;
-}
-
-static int is_listed(const char *word, size_t n, const char *const *words)
-{
-    for (; *words != NULL; words++)
-        if (word[0] == **words && strncmp(word, *words, n) == 0 && (*words)[n] == '\0')
-            return 1;
-    return 0;
-}
-
-/* Is one of these words among the 40 bytes before i? */
-static int has_context(const char *s, size_t i, const char *const *words)
-{
-    char word[40];
-    size_t n = 0;
-    for (size_t k = i < 40 ? 0 : i - 40; k < i; k++) {
-        if (is_letter(s[k]) && n < sizeof word)
-            word[n++] = lower(s[k]);
-        if (n > 0 && (k + 1 == i || !is_letter(s[k + 1]))) {
-            if (is_listed(word, n, words))
-                return 1;
-            n = 0;
-        }
-    }
-    return 0;
-}
-
 /* clang-format off */
 static const char *const phone_words[] = {
     "phone", "telephone", "tel", "call", "calls", "mobile", "cell", "cellphone", "fax", "whatsapp",
@@ -529,16 +524,36 @@ static int is_even(const digits *x)
     return 1;
 }
 
+static int is_year(const digits *x, int g)
+{
+    const char *d = x->d + x->upto[g] - group_size(x, g);
+    return group_size(x, g) == 4 && (d[0] == '1' || (d[0] == '2' && d[1] == '0'));
+}
+
+/* Dates, years, fractions, thousands, versions and decimals, which may stand after "call" too. */
+static int is_quantity(const digits *x)
+{
+    int last = x->n_groups - 1, thousands = last > 1 && group_size(x, 0) < 3;
+    for (int g = 1; g <= last; g++) {
+        if (x->sep[g] == '/' || (g < last && group_size(x, g) < 2))
+            return 1;
+        thousands &= group_size(x, g) == 3;
+    }
+    if (last == 1)
+        return (is_year(x, 0) && is_year(x, 1)) || (x->sep[1] == '.' && group_size(x, 0) != 3);
+    return thousands || (last == 2 && group_size(x, 1) == 2 && (is_year(x, 0) || is_year(x, 2)));
+}
+
 static int is_phone(const char *s, size_t i, const digits *x)
 {
     int national = x->d[0] == '0' && x->n_groups >= 2 && x->n >= 9 && x->n <= 12;
     if (x->plus)
         return x->n >= 8 && x->n <= 15 && x->d[0] != '0';
-    if (x->n < 7 || x->n > 15 || !is_even(x) || has_context(s, i, other_words))
+    if (x->n < 7 || x->n > 15 || !is_even(x) || has_context(s, i, 40, other_words))
         return 0;
     if (is_nanp(x) || (national && group_size(x, 0) >= 2 && group_size(x, x->n_groups - 1) >= 2))
         return 1;
-    return group_size(x, 0) >= 2 && has_context(s, i, phone_words);
+    return group_size(x, 0) >= 2 && !is_quantity(x) && has_context(s, i, 40, phone_words);
 }
 
 /* The longest run of whole groups that is a number. */
@@ -587,15 +602,13 @@ static int find_at(const pii *p, const char *s, size_t n, size_t i, span *out, s
     char c = s[i];
     int hex = in_set(lower(c), "0123456789abcdef") || c == ':';
     *next = i + 1;
-    if ((hex && find_ip6(p, s, n, i, out)) || (c >= 'A' && c <= 'Z' && find_iban(s, n, i, out)))
+    if ((hex && find_ip6(p, s, n, i, out)) || (is_alpha(c) && find_iban(s, n, i, out)))
         return 1;
     if (!is_digit(c) && c != '+' && c != '(')
         return 0;
     if (is_digit(c) && find_ip4(p, s, n, i, out))
         return 1;
     read_digits(s, n, i, &x);
-    if (x.n == 0)
-        return 0;
     if (find_card(s, n, i, &x, out) || find_phone(s, n, i, &x, out))
         return 1;
     if (is_digit(c))
@@ -603,10 +616,12 @@ static int find_at(const pii *p, const char *s, size_t n, size_t i, span *out, s
     return 0;
 }
 
-static int may_begin(char c)
+/* s ends with a NUL. Two letters and a digit: an IBAN. */
+static int may_begin(const char *s)
 {
-    return is_digit(c) || (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'f') || c == ':' ||
-           c == '+' || c == '(';
+    char c = *s;
+    return is_digit(c) || (lower(c) >= 'a' && lower(c) <= 'f') || c == ':' || c == '+' ||
+           c == '(' || (is_alpha(c) && is_alpha(s[1]) && is_digit(s[2]));
 }
 
 static int scan_emails(pii *p, const char *s, size_t n)
@@ -647,7 +662,7 @@ static int scan(pii *p, const char *s, size_t n)
             i = p->spans[e].end;
             continue;
         }
-        if (may_begin(s[i]) && (i == 0 || !is_word(s[i - 1])) && find_at(p, s, n, i, &x, &next)) {
+        if (may_begin(s + i) && (i == 0 || !is_word(s[i - 1])) && find_at(p, s, n, i, &x, &next)) {
             if (!(e < n_emails && x.end > p->spans[e].start) && !add_span(p, &x))
                 return 0;
             next = x.end;
@@ -767,11 +782,10 @@ static int add_tag(const hone_host *h, hone_call *call, hone_value *list, const 
                    const span *x)
 {
     hone_value *o = h->new_object(call);
-    const char *kind = kind_names[x->kind];
-    h->set(call, o, "field", h->new_string(call, field, strlen(field)));
+    hone_set_string(h, call, o, "field", field, strlen(field));
     h->set(call, o, "start", h->new_int(call, (int64_t)x->start));
     h->set(call, o, "end", h->new_int(call, (int64_t)x->end));
-    h->set(call, o, "kind", h->new_string(call, kind, strlen(kind)));
+    hone_set_string(h, call, o, "kind", kind_names[x->kind], strlen(kind_names[x->kind]));
     return h->append(call, list, o);
 }
 
@@ -862,43 +876,30 @@ static hone_value *redact_text(tree *t, const char *s, size_t n)
     return t->h->new_string(t->call, out, at + n - from);
 }
 
-static void redact(tree *t, hone_value *v);
-
-static void redact_member(tree *t, hone_value *o, size_t i)
+/* Ours, and looked up by. */
+static int is_id(const char *name)
 {
-    size_t n, len;
-    const char *name = t->h->key(o, i, &n);
-    hone_value *v = t->h->get(o, name);
-    if (t->h->type(v) != HONE_STRING) {
-        redact(t, v);
-        return;
-    }
-    if ((n == 2 && strcmp(name, "id") == 0) || (n > 3 && strcmp(name + n - 3, "_id") == 0))
-        return; /* ours, and looked up by */
-    const char *s = t->h->string(v, &len);
-    hone_value *with = redact_text(t, s, len);
-    if (with != NULL)
-        t->h->set(t->call, o, name, with);
+    size_t n = strlen(name);
+    return strcmp(name, "id") == 0 || (n > 3 && strcmp(name + n - 3, "_id") == 0);
 }
 
 static void redact(tree *t, hone_value *v)
 {
-    size_t len;
-    if (t->h->type(v) == HONE_OBJECT)
-        for (size_t i = 0; i < t->h->length(v); i++)
-            redact_member(t, v, i);
-    if (t->h->type(v) != HONE_ARRAY)
-        return;
-    for (size_t i = 0; i < t->h->length(v); i++) {
-        hone_value *one = t->h->at(v, i);
-        if (t->h->type(one) != HONE_STRING) {
+    const hone_host *h = t->h;
+    int named = h->type(v) == HONE_OBJECT;
+    size_t len, n = named || h->type(v) == HONE_ARRAY ? h->length(v) : 0;
+    for (size_t i = 0; i < n; i++) {
+        const char *name = named ? h->key(v, i, &len) : "";
+        hone_value *one = named ? h->get(v, name) : h->at(v, i), *with = NULL;
+        const char *s = h->string(one, &len);
+        if (s == NULL)
             redact(t, one);
-            continue;
-        }
-        const char *s = t->h->string(one, &len);
-        hone_value *with = redact_text(t, s, len);
-        if (with != NULL)
-            t->h->set_at(t->call, v, i, with);
+        else if (!is_id(name))
+            with = redact_text(t, s, len);
+        if (with != NULL && named)
+            h->set(t->call, v, name, with);
+        else if (with != NULL)
+            h->set_at(t->call, v, i, with);
     }
 }
 
@@ -988,7 +989,7 @@ static const hone_setting settings[] = {
 static const hone_descriptor descriptor = {
     HONE_DESCRIPTOR(HONE_F_DETERMINISTIC, HONE_CAP_READ_FILES),
     "pii",
-    "1.0.0",
+    "1.1.0",
     "Apache-2.0",
     "replaces e-mail addresses, phone numbers, IP addresses, cards and IBANs",
     HONE_SETTINGS(settings),

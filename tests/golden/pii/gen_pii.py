@@ -81,6 +81,20 @@ part 30-1234-567 of the kit, sku 020 7946 0958
 12345.67890.12345 and 1.2.3 and 10.0.0""".split("\n")
 
 
+# What a reader of real texts would have marked, and what it would not; after the lines above, which stay as they are.
+MORE = """Write to <email>jürgen.groß@bücher.example</email> or <email>łukasz@example.pl</email>.
+请联系<email>ann@example.org</email>谢谢
+Ring <phone>+49(0)30/1234567</phone> or <phone>+1(202)555-0143</phone>.
+IBAN:<iban>DE89-3704-0044-0532-0130-00</iban>, as typed: <iban>de89370400440532013000</iban>
+fax <phone>912 345 678</phone>, call <phone>555.0143</phone> in 2019
+Please call 2024-05-17 at noon, or call on 12.05.2024.
+The call took place 1914-1918, in 2021/2022 and 2001.12.24.
+Each phone costs $3000 / 200 phones = <<3000/200=15>>15, and 2400/200 more.
+call option strike 1234.5678; the ring weighs 12 345 678 tons
+Call 10.0.19041.388 the newest; release 4.18.0.193 and Section 3.2.1.4
+De89370400440532013000 and DE89-3704 0044-0532 0130-00 mix""".split("\n")
+
+
 def tag(kind, value):
     return "<%s>%s</%s>" % (kind, value, kind)
 
@@ -112,6 +126,7 @@ def main():
                  tag("phone", "+49 30 1234567"), tag("ip", "8.8.4.4")))
     lines.append("Card %s 12/27 123, then %s" % (tag("card", fours(card(rng, "4", 16))), tag("email", "a@b.example")))
     rng.shuffle(lines)
+    lines += MORE
     with open("labelled.txt", "w", encoding="utf-8") as f:
         f.write("\n".join(lines) + "\n")
 
