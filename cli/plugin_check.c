@@ -297,8 +297,8 @@ static void check_point(const bench *b, hook_point p, bool deterministic)
     if (example == NULL && info->example != NULL)
         js_parse(&example, info->example, strlen(info->example), NULL);
     const shot s = {b, p, example};
-    log_setup(LOG_ERROR, false); /* thousands of calls at once: what is late is counted below */
     check_example(&s);
+    log_setup(LOG_ERROR, false); /* nonsense, and thousands of calls: what is late is told below */
     if (!has_struct(p))
         check_nonsense(b, p, example);
     if (deterministic)

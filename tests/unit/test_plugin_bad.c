@@ -360,6 +360,22 @@ static void test_what_check_finds(void **state)
     aid_dir_remove(dir);
 }
 
+/* Where nothing depends on it a failure is no error, but the check tells it. */
+static void test_check_tells_a_failure_of_an_open_point(void **state)
+{
+    static const char text[] = "plugin {name='t', version='1', summary='s'}\n"
+                               "on('train.step', function() return 'halt' end)\n";
+    (void)state;
+#ifdef __SANITIZE_THREAD__
+    skip();
+#endif
+    char *dir = aid_dir(), *path = path_join(dir, "x.lua");
+    assert_int_equal(file_write(path, text, sizeof text - 1, NULL), 0);
+    expect(path, "", "", "train.step: t failed: x.lua:2: the answer is text; train.step takes nil");
+    free(path);
+    aid_dir_remove(dir);
+}
+
 /* One that cannot start without settings says how it gets them. */
 static void test_settings_that_must_be_given(void **state)
 {
@@ -436,6 +452,7 @@ int main(void)
         cmocka_unit_test(test_a_turn_that_does_not_come),
         cmocka_unit_test(test_what_check_finds),
         cmocka_unit_test(test_settings_that_must_be_given),
+        cmocka_unit_test(test_check_tells_a_failure_of_an_open_point),
         cmocka_unit_test(test_files_that_are_not_loaded),
         cmocka_unit_test(test_a_good_one_passes),
     };
