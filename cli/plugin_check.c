@@ -6,6 +6,7 @@
 #include "core/base/buf.h"
 #include "core/base/clock.h"
 #include "core/base/file.h"
+#include "core/base/hook_members.h"
 #include "core/base/js.h"
 #include "core/base/log.h"
 #include "core/base/mem.h"
@@ -150,6 +151,40 @@ typedef struct shot {
 static int fire(const shot *s, hone_err *e)
 {
     return call(s->b, s->p, s->data, NULL, e);
+}
+
+/* What a call changed and nobody takes, as "lr, loss"; an empty text: nothing. */
+static void changed_in_vain(buf *b, hook_point p, const json_t *was, const json_t *is)
+{
+    const char *name;
+    json_t *v;
+    if (!json_is_object(is))
+        return; /* a list in a record's place */
+    json_object_foreach ((json_t *)(uintptr_t)is, name, v) {
+        const hook_member *m = hook_member_find(p, name);
+        if ((m == NULL || !m->changes) && !json_equal(v, json_object_get(was, name)))
+            buf_printf(b, "%s%s", b->len > 0 ? ", " : "", name);
+    }
+}
+
+static void check_changes(const shot *s)
+{
+    hone_err e;
+    json_t *made = NULL;
+    buf vain;
+    if (has_struct(s->p) || !hook_describe(s->p)->may_modify)
+        return;
+    buf_init(&vain, 1 << 16);
+    call(s->b, s->p, s->data, &made, &e);
+    changed_in_vain(&vain, s->p, s->data, made);
+    result(s->b, "changes", hook_describe(s->p)->name, vain.len == 0,
+           vain.len == 0
+               ? mem_strdup("only what may change")
+               : mem_printf("%s: no such change is taken ('hone plugin hooks %s' has what "
+                            "may change)",
+                            vain.data, hook_describe(s->p)->name));
+    buf_free(&vain);
+    json_decref(made);
 }
 
 static void check_example(const shot *s)
@@ -298,6 +333,7 @@ static void check_point(const bench *b, hook_point p, bool deterministic)
         js_parse(&example, info->example, strlen(info->example), NULL);
     const shot s = {b, p, example};
     check_example(&s);
+    check_changes(&s);
     log_setup(LOG_ERROR, false); /* nonsense, and thousands of calls: what is late is told below */
     if (!has_struct(p))
         check_nonsense(b, p, example);

@@ -23,8 +23,9 @@ static json_t *members_json(hook_point p)
     const hook_member *m = hook_members(p, &n);
     json_t *all = json_array();
     for (size_t i = 0; i < n; i++)
-        json_array_append_new(all, json_pack("{s:s, s:s, s:s}", "name", m[i].name, "type",
-                                             m[i].type, "what", m[i].what));
+        json_array_append_new(all,
+                              json_pack("{s:s, s:s, s:s, s:b}", "name", m[i].name, "type",
+                                        m[i].type, "what", m[i].what, "changes", m[i].changes));
     return all;
 }
 
@@ -49,11 +50,13 @@ static void print_text(hook_point p, const hook_info *h)
     printf("%s\n    %s\n    may: %s; fails %s; %lld us a call\n", h->name, h->what, may,
            h->fails_closed ? "closed" : "open", (long long)h->budget_us);
     if (h->example != NULL)
-        printf("    data: %s\n", h->example);
+        printf("    data: %s\n    members%s:\n", h->example,
+               h->may_modify ? " (*: may change)" : "");
     else
         puts("    a struct of hone_plugin.h; for plugins in C alone");
     for (size_t i = 0; i < n; i++)
-        printf("      %-18s %-14s %s\n", m[i].name, m[i].type, m[i].what);
+        printf("    %c %-18s %-14s %s\n", m[i].changes ? '*' : ' ', m[i].name, m[i].type,
+               m[i].what);
 }
 
 /* The members of all points, below the table of points. */
@@ -64,13 +67,13 @@ static void print_members(hook_point only)
         const hook_member *m = hook_members((hook_point)p, &n);
         if (n == 0 || (only != HOOK_N_POINTS && p != (int)only))
             continue;
-        printf("\n## `%s`\n\n| member | type | what |\n|---|---|---|\n",
+        printf("\n## `%s`\n\n| member | type | may change | what |\n|---|---|---|---|\n",
                hook_describe((hook_point)p)->name);
         for (size_t i = 0; i < n; i++) {
             printf("| `%s` | ", m[i].name);
             for (const char *t = m[i].type; *t != '\0'; t++)
                 printf(*t == '|' ? " or " : *t == '?' ? ", or absent" : "%c", *t);
-            printf(" | %s |\n", m[i].what);
+            printf(" | %s | %s |\n", m[i].changes ? "yes" : "", m[i].what);
         }
     }
 }
@@ -123,8 +126,9 @@ static void print_class(hook_point p, const form *f)
             continue;
         buf_init(&type, 256);
         lua_type_of(&type, m[i].type);
-        printf("---@field %s%s %s %s\n", any ? "[string]" : m[i].name,
-               strchr(m[i].type, '?') != NULL ? "?" : "", type.data, m[i].what);
+        printf("---@field %s%s %s %s%s\n", any ? "[string]" : m[i].name,
+               strchr(m[i].type, '?') != NULL ? "?" : "", type.data, m[i].what,
+               m[i].changes ? "; may change" : "");
         buf_free(&type);
     }
     putchar('\n');

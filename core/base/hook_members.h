@@ -10,10 +10,14 @@ typedef struct hook_member {
         *type; /* text, integer, number, boolean, object, list, null; "a|b": one of them; with
                   "?" at the end: it may be absent */
     const char *what;
+    bool changes; /* a subscriber may change it; changes of others go nowhere */
 } hook_member;
 
 /* Those of a point, in their order; NULL and 0 where it has a struct. */
 const hook_member *hook_members(hook_point p, size_t *n);
+
+/* The member of this name, or the row for any other ("*"); NULL: there is none. */
+const hook_member *hook_member_find(hook_point p, const char *name);
 
 /* Has v (NULL: absent) a type that the member may have? */
 bool hook_member_takes(const hook_member *m, const json_t *v);

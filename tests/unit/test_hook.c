@@ -698,7 +698,7 @@ static void test_examples_have_the_members(void **state)
     for (int p = 0; p < HOOK_N_POINTS; p++) {
         const hook_info *info = hook_describe((hook_point)p);
         size_t n, known = 0;
-        bool open = false;
+        bool open = false, may_change = false;
         const hook_member *m = hook_members((hook_point)p, &n);
         assert_int_equal(n > 0, info->example != NULL);
         json_t *data = n > 0 ? json_loads(info->example, 0, NULL) : NULL;
@@ -706,9 +706,13 @@ static void test_examples_have_the_members(void **state)
             assert_int_equal(m[i].point, p);
             open = open || strcmp(m[i].name, "*") == 0;
             known += json_object_get(data, m[i].name) != NULL;
+            assert_ptr_equal(hook_member_find((hook_point)p, m[i].name), &m[i]);
+            may_change = may_change || m[i].changes;
             if (!hook_member_takes(&m[i], json_object_get(data, m[i].name)))
                 fail_msg("%s: %s", info->name, m[i].name);
         }
+        if (n > 0) /* what may be modified has something to modify */
+            assert_int_equal(may_change, info->may_modify);
         if (!open && known != json_object_size(data))
             fail_msg("%s: the example has what no member tells", info->name);
         json_decref(data);
@@ -718,8 +722,8 @@ static void test_examples_have_the_members(void **state)
 static void test_types_of_members(void **state)
 {
     (void)state;
-    const hook_member number = {HOOK_DATA_OPEN, "x", "number|null?", ""},
-                      text = {HOOK_DATA_OPEN, "x", "text", ""};
+    const hook_member number = {HOOK_DATA_OPEN, "x", "number|null?", "", false},
+                      text = {HOOK_DATA_OPEN, "x", "text", "", false};
     json_t *list = json_pack("[i, f, n, s]", 1, 1.5, "a");
     assert_true(hook_member_takes(&number, json_array_get(list, 0)));
     assert_true(hook_member_takes(&number, json_array_get(list, 1)));

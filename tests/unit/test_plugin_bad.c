@@ -360,18 +360,31 @@ static void test_what_check_finds(void **state)
     aid_dir_remove(dir);
 }
 
-/* Where nothing depends on it a failure is no error, but the check tells it. */
-static void test_check_tells_a_failure_of_an_open_point(void **state)
+/* What a script gets wrong without harm: where nothing depends on it a failure is no error, and a
+ * change that nobody takes goes nowhere. */
+static void test_check_tells_what_goes_nowhere(void **state)
 {
-    static const char text[] = "plugin {name='t', version='1', summary='s'}\n"
-                               "on('train.step', function() return 'halt' end)\n";
+    static const struct {
+        const char *body, *want;
+    } rows[] = {
+        {"return 'halt'",
+         "train.step: t failed: x.lua:2: the answer is text; train.step takes nil"},
+        {"return {lr = 1, more = 2}",
+         "FAIL changes      train.step           lr, more: no such change is taken"},
+    };
     (void)state;
 #ifdef __SANITIZE_THREAD__
     skip();
 #endif
     char *dir = aid_dir(), *path = path_join(dir, "x.lua");
-    assert_int_equal(file_write(path, text, sizeof text - 1, NULL), 0);
-    expect(path, "", "", "train.step: t failed: x.lua:2: the answer is text; train.step takes nil");
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        char *text = mem_printf("plugin {name='t', version='1', summary='s'}\n"
+                                "on('train.step', function() %s end)\n",
+                                rows[i].body);
+        assert_int_equal(file_write(path, text, strlen(text), NULL), 0);
+        expect(path, "", "", rows[i].want);
+        free(text);
+    }
     free(path);
     aid_dir_remove(dir);
 }
@@ -452,7 +465,7 @@ int main(void)
         cmocka_unit_test(test_a_turn_that_does_not_come),
         cmocka_unit_test(test_what_check_finds),
         cmocka_unit_test(test_settings_that_must_be_given),
-        cmocka_unit_test(test_check_tells_a_failure_of_an_open_point),
+        cmocka_unit_test(test_check_tells_what_goes_nowhere),
         cmocka_unit_test(test_files_that_are_not_loaded),
         cmocka_unit_test(test_a_good_one_passes),
     };
