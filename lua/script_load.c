@@ -185,6 +185,18 @@ static int host_on(lua_State *L)
 
 /* ---- the whole ---- */
 
+/* What stands before a script in some files: the mark that editors on Windows leave, and a line for
+ * the shell (its end stays, so that lines keep their numbers). */
+static const char *source_text(const script_source *s)
+{
+    static const char mark[] = "\xef\xbb\xbf";
+    const char *text = s->text, *end = s->text + s->len;
+    if (s->len >= sizeof mark - 1 && memcmp(text, mark, sizeof mark - 1) == 0)
+        text += sizeof mark - 1;
+    const char *nl = text < end && *text == '#' ? memchr(text, '\n', (size_t)(end - text)) : text;
+    return nl != NULL ? nl : end;
+}
+
 static void set_global(lua_State *L, int env, const char *name, lua_CFunction fn, script *s)
 {
     lua_pushlightuserdata(L, s);
@@ -209,7 +221,9 @@ int script_load(lua_State *L)
     lua_setfield(L, env, "host");
     snprintf(chunk, sizeof chunk, "=%s", s->source->file);
     /* "t": bytecode could do what no source can. */
-    if (luaL_loadbufferx(L, s->source->text, s->source->len, chunk, "t") != LUA_OK)
+    const char *text = source_text(s->source);
+    if (luaL_loadbufferx(L, text, s->source->len - (size_t)(text - s->source->text), chunk, "t") !=
+        LUA_OK)
         return lua_error(L);
     lua_pushvalue(L, env);
     lua_setupvalue(L, -2, 1);

@@ -410,6 +410,31 @@ static void test_reload_under_load(void **state)
     log_setup(LOG_INFO, false);
 }
 
+/* What some editors and shells put before a script is no part of it; lines keep their numbers. */
+static void test_what_stands_before_a_script(void **state)
+{
+    (void)state;
+#define HEADED "plugin {name='t', version='1', summary='s'}\non('serve.prompt', function(text)\n"
+    static const struct {
+        const char *text, *says;
+    } rows[] = {
+        {"\xef\xbb\xbf" HEADED "return 'marked' end)", "marked"},
+        {"#!/usr/bin/lua\n" HEADED "return 'a line' end)", "a line"},
+        {"\xef\xbb\xbf#!/usr/bin/lua\r\n" HEADED "return 'both' end)", "both"},
+        {"#!/usr/bin/lua\n" HEADED "error('no') end)", "serve.prompt: t failed: x.lua:4: no"},
+    };
+#undef HEADED
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        aid_lua a = {0};
+        assert_int_equal(aid_lua_open(&a, "x.lua", rows[i].text), 0);
+        assert_string_equal(prompt(&a), rows[i].says);
+        aid_lua_close(&a);
+    }
+    aid_lua a = {0};
+    assert_int_equal(aid_lua_open(&a, "x.lua", "#plugin {"), HONE_EINVAL); /* nothing else */
+    aid_lua_close(&a);
+}
+
 static void test_a_spent_state_is_replaced(void **state)
 {
     (void)state;
@@ -454,6 +479,7 @@ int main(void)
         cmocka_unit_test(test_failures_follow_the_policy_of_the_point),
         cmocka_unit_test(test_reload),
         cmocka_unit_test(test_reload_under_load),
+        cmocka_unit_test(test_what_stands_before_a_script),
         cmocka_unit_test(test_a_spent_state_is_replaced),
         cmocka_unit_test(test_closing_unsubscribes),
     };
