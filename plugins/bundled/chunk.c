@@ -72,15 +72,23 @@ static int level(const char *s, size_t i)
     return ends_sentence(s, i) ? SENTENCE : WORD;
 }
 
-/* Where the piece that begins at `from` ends. */
-static size_t piece_end(const chunk *k, const char *s, size_t n, size_t from)
+static size_t skip_space(const char *s, size_t n, size_t i)
+{
+    while (i < n && is_space(s[i]))
+        i++;
+    return i;
+}
+
+/* Where the piece that begins at `from` ends: behind `past`, up to which others have the text, or
+ * not behind it where there is no room for more. */
+static size_t piece_end(const chunk *k, const char *s, size_t n, size_t from, size_t past)
 {
     size_t best[N_LEVELS] = {0}, in_word = 0, i = from;
     double spent = 0;
     while (i < n) {
         uint32_t c;
         size_t len = hone_utf8_next(s + i, n - i, &c);
-        int at = i > from ? level(s, i) : -1;
+        int at = i > from && i > past ? level(s, i) : -1;
         if (at >= 0 && (spent * 2 >= (double)k->size || at == CHARACTER))
             best[at] = i;
         spent += cost(k, s, i, len, &in_word);
@@ -103,8 +111,6 @@ static size_t next_start(const chunk *k, const char *s, size_t from, size_t end)
     double total = 0, spent = 0;
     size_t in_word = 0, len;
     uint32_t c;
-    if (k->overlap == 0)
-        return end;
     for (size_t i = from; i < end; i += len) {
         len = hone_utf8_next(s + i, end - i, &c);
         total += cost(k, s, i, len, &in_word);
@@ -135,8 +141,7 @@ static int add_piece(const document *d, hone_value *list, size_t from, size_t en
 {
     const hone_host *h = d->h;
     char id[160];
-    while (from < end && is_space(d->s[from]))
-        from++;
+    from = skip_space(d->s, end, from);
     while (end > from && is_space(d->s[end - 1]))
         end--;
     if (from == end)
@@ -173,15 +178,20 @@ static int cut(const hone_host *h, hone_call *call, void *user)
     document d = {.h = h, .call = call, .k = k};
     d.s = hone_get_string(h, call->data, k->field, &d.n);
     k->key[0] = '\0';
-    if (d.s == NULL || piece_end(k, d.s, d.n, 0) == d.n)
+    if (d.s == NULL || piece_end(k, d.s, d.n, 0, 0) == d.n)
         return HONE_CONTINUE;
     hone_value *list = h->new_array(call);
     name_document(&d, k);
-    for (size_t from = 0; from < d.n;) {
-        size_t end = piece_end(k, d.s, d.n, from);
+    for (size_t from = 0, past = 0; past < d.n;) {
+        size_t end = piece_end(k, d.s, d.n, from, past);
+        if (end <= past) {
+            from = past; /* what overlaps would be all of it */
+            continue;
+        }
         if (add_piece(&d, list, from, end) != 0)
             return h->error(call, "a piece cannot be made (an id that is no UTF-8?)");
-        from = end < d.n ? next_start(k, d.s, from, end) : d.n;
+        past = skip_space(d.s, d.n, end);
+        from = k->overlap > 0 ? next_start(k, d.s, from, end) : past;
     }
     h->count(call->ctx, "documents_cut", 1);
     h->count(call->ctx, "pieces", (double)h->length(list));
@@ -240,7 +250,7 @@ static const hone_setting settings[] = {
 static const hone_descriptor descriptor = {
     HONE_DESCRIPTOR(HONE_F_DETERMINISTIC, 0),
     "chunk",
-    "1.0.0",
+    "1.0.1",
     "Apache-2.0",
     "cuts long documents at headings, paragraphs, sentences",
     HONE_SETTINGS(settings),

@@ -119,6 +119,45 @@ static void whole(const char *text, size_t n, const char *settings, size_t size)
     close_kit(&k);
 }
 
+/* With overlap every piece goes beyond the one before it, and none leaves a gap but white space. */
+static void grows(const char *text, size_t n, const char *settings)
+{
+    kit k = open_kit(settings);
+    json_t *out = cut(&k, text, n), *one;
+    size_t i, past = 0;
+    json_array_foreach (out, i, one) {
+        size_t from, end;
+        const char *id = json_string_value(json_object_get(one, "chunk_id"));
+        assert_int_equal(sscanf(id, "d#%zu-%zu", &from, &end), 2);
+        assert_true(end > past);
+        for (; past < from; past++)
+            assert_true(isspace((unsigned char)text[past]));
+        past = end;
+    }
+    assert_true(i > 1);
+    for (; past < n; past++)
+        assert_true(isspace((unsigned char)text[past]));
+    json_decref(out);
+    close_kit(&k);
+}
+
+static void test_overlaps(void **state)
+{
+    (void)state;
+    static const char gap[] =
+        "one two three\n\n\n\n\n\n\n\n\n\n\n\n\n\n\n\n\n\nfour five six seven eight ";
+    char *path = aid_shared("data/datasets/tinyshakespeare/input.txt");
+    grows(gap, sizeof gap - 1, "{\"unit\": \"bytes\", \"size\": 16, \"overlap\": 8}");
+    grows(gap, sizeof gap - 1, "{\"unit\": \"tokens\", \"size\": 16, \"overlap\": 8}");
+    if (path == NULL)
+        skip();
+    char *text = aid_text(path);
+    grows(text, strlen(text), "{\"unit\": \"tokens\", \"size\": 16, \"overlap\": 8}");
+    grows(text, strlen(text), "{\"unit\": \"bytes\", \"size\": 400, \"overlap\": 200}");
+    free(text);
+    free(path);
+}
+
 static void test_real(void **state)
 {
     (void)state;
@@ -238,11 +277,9 @@ int main(void)
 {
     js_start();
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_places),
-        cmocka_unit_test(test_pieces_know_where_they_stand),
-        cmocka_unit_test(test_real),
-        cmocka_unit_test(test_estimate),
-        cmocka_unit_test(test_one_side_of_a_split),
+        cmocka_unit_test(test_places),   cmocka_unit_test(test_pieces_know_where_they_stand),
+        cmocka_unit_test(test_overlaps), cmocka_unit_test(test_real),
+        cmocka_unit_test(test_estimate), cmocka_unit_test(test_one_side_of_a_split),
         cmocka_unit_test(test_hostile),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
