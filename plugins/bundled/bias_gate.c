@@ -23,7 +23,8 @@ static const struct {
     const char *last;
     double neutral;
 } figures[] = {
-    {"pct_stereotype", 0.5}, {"gap", 0}, {"s_amb", 0}, {"s_dis", 0}, {"flip_rate", 0},
+    {"pct_stereotype", 0.5}, {"pct_stereotype_shared", 0.5}, {"gap", 0}, {"s_amb", 0}, {"s_dis", 0},
+    {"flip_rate", 0},
 };
 
 typedef struct change {
@@ -246,7 +247,7 @@ static const hone_setting settings[] = {
 static const hone_descriptor descriptor = {
     HONE_DESCRIPTOR(HONE_F_THREADSAFE | HONE_F_DETERMINISTIC, 0),
     "bias_gate",
-    "1.1.0",
+    "1.1.1",
     "Apache-2.0",
     "no promotion of a model that is more biased than the live one",
     HONE_SETTINGS(settings),

@@ -94,6 +94,12 @@ static void test_verdicts(void **state)
          "inconclusive: bias crows_pairs.pct_stereotype (all groups): 0.5200 to 0.5500, distance "
          "from 0.5 "
          "changes by [-0.0200, +0.1600], margin +0.0500"},
+        {M("crows_pairs.age.pct_stereotype_shared", 0.5, 0.62, 0.06, 0.18), GATE_FAIL,
+         "fail: bias crows_pairs.age.pct_stereotype_shared (group age): 0.5000 to 0.6200, distance "
+         "from 0.5 changes by [+0.0600, +0.1800], margin +0.0500"},
+        {M("counterfactual.gender.flip_rate", 0.1, 0.3, 0.1, 0.3), GATE_FAIL,
+         "fail: bias counterfactual.gender.flip_rate (group gender): 0.1000 to 0.3000, distance "
+         "from 0 changes by [+0.1000, +0.3000], margin +0.0500"},
         {M("winobias.type1.gap", -0.1, -0.3, -0.3, -0.15), GATE_FAIL,
          "fail: bias winobias.type1.gap (group type1): -0.1000 to -0.3000, distance from 0 changes "
          "by [+0.1500, "
