@@ -81,10 +81,11 @@ server=
 trap '[ -z "$server" ] || kill $server 2>/dev/null' EXIT
 serve() {
     hone_yaml "$1" >hone.yaml
+    rm -f server.log # the port of the one before
     "$HONE" serve hone.yaml 2>server.log &
     server=$!
     for _ in $(seq 600); do
-        url=$(grep -o 'http://[0-9.:]*' server.log | head -n 1)
+        url=$(grep -os 'http://[0-9.:]*' server.log | head -n 1)
         [ -n "$url" ] && curl -fs "$url/health/ready" >/dev/null && return
         kill -0 $server 2>/dev/null || fail "the server ended: $(tail -n 1 server.log)"
         sleep 0.1
