@@ -80,6 +80,7 @@ typedef struct opening {
     const char *dir, *state_dir;
     hooks *hooks;
     double hang_seconds; /* 0: no limit */
+    bool passing_store;  /* of a script, where there is no state_dir */
 } opening;
 
 struct kind {
@@ -149,7 +150,8 @@ static int open_lua(void **out, const opening *o, hone_err *e)
                                .path = o->file->path,
                                .sha256 = o->file->sha256,
                                .settings = o->settings,
-                               .state_dir = o->state_dir};
+                               .state_dir = o->state_dir,
+                               .passing_store = o->passing_store};
     int rc = announce(&a, path_base(o->file->path), o->points, e);
     if (rc == 0)
         rc = lua_plugin_open(&p, &a, e);
@@ -483,8 +485,11 @@ int extend_open_one(extend **out, const trust_file *f, const json_t *settings, c
                     hone_err *e)
 {
     extend *x = extend_new();
-    int rc =
-        open_part(x, &(opening){.file = f, .settings = settings, .dir = dir, .hooks = x->hooks}, e);
+    int rc = open_part(
+        x,
+        &(opening){
+            .file = f, .settings = settings, .dir = dir, .hooks = x->hooks, .passing_store = true},
+        e);
     *out = rc == 0 ? x : NULL;
     if (rc != 0)
         extend_close(x);

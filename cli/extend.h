@@ -38,7 +38,8 @@ void extend_log(const extend *x);
 void extend_report(const extend *x, FILE *out);
 
 /* Loads one file that the caller has opened, whatever approves it. Paths in its settings are
- * relative to dir. No thread watches it, and its calls have no limit. */
+ * relative to dir. No thread watches it, and its calls have no limit; what a
+ * script stores is gone with it. */
 int extend_open_one(extend **out, const trust_file *f, const json_t *settings, const char *dir,
                     hone_err *e);
 

@@ -34,6 +34,7 @@ typedef struct sub_set {
 struct lua_plugin {
     char *path, *name, *state_dir;
     int64_t kv_bytes;
+    bool passing_store;
     hooks *hooks;
     json_t *given;
     script_setup setup;
@@ -125,8 +126,10 @@ static int name_it(lua_plugin *p, const json_t *header, hone_err *e)
     if (p->name[0] == '\0' || p->name[0] == '.' || strchr(p->name, '/') != NULL)
         return hone_fail(e, HONE_EINVAL, "%s: '%s' is no name for a plugin", p->path, p->name);
     p->setup.name = p->name;
-    if (p->state_dir == NULL)
+    if (p->state_dir == NULL) {
+        p->setup.kv = p->passing_store ? kv_new(NULL, p->kv_bytes) : NULL;
         return 0;
+    }
     char *path = mem_printf("%s/%s.db", p->state_dir, p->name);
     p->setup.kv = kv_new(path, p->kv_bytes);
     free(path);
@@ -258,6 +261,7 @@ static void set_up(lua_plugin *p, const lua_plugin_args *a)
     p->path = mem_strdup(a->path);
     p->name = mem_strdup(a->name);
     p->state_dir = mem_strdup(a->state_dir);
+    p->passing_store = a->passing_store;
     p->kv_bytes = l->kv_bytes != 0 ? l->kv_bytes : KV_BYTES;
     p->hooks = a->hooks;
     p->given = a->settings != NULL ? json_deep_copy(a->settings) : NULL;

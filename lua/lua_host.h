@@ -25,6 +25,7 @@ typedef struct lua_plugin_args {
     bool deterministic;     /* all hooks; those of data are so in any case */
     uint64_t seed;          /* of random numbers in deterministic hooks */
     const char *state_dir;  /* of the key-value store, "<state_dir>/<name>.db"; NULL: no store */
+    bool passing_store;     /* without state_dir: a store in memory, gone with the plugin */
     lua_plugin_limits limits;
     const atomic_bool *cancel; /* NULL, or a flag that ends running calls */
 } lua_plugin_args;

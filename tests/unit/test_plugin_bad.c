@@ -391,6 +391,26 @@ static void test_check_tells_what_goes_nowhere(void **state)
     aid_dir_remove(dir);
 }
 
+/* What a script stores is kept while it is checked, and nowhere afterwards. */
+static void test_check_has_a_store(void **state)
+{
+    static const char text[] = "plugin {name='t', version='1', summary='s'}\n"
+                               "on('train.step', function() host.kv.add('n', 1) end)\n";
+    int status;
+    (void)state;
+#ifdef __SANITIZE_THREAD__
+    skip();
+#endif
+    char *dir = aid_dir(), *path = path_join(dir, "x.lua");
+    assert_int_equal(file_write(path, text, sizeof text - 1, NULL), 0);
+    char *said = check(path, "", "", &status);
+    if (strstr(said, "ok   example      train.step") == NULL || strstr(said, "kv") != NULL)
+        fail_msg("%s", said);
+    free(said);
+    free(path);
+    aid_dir_remove(dir);
+}
+
 /* One that cannot start without settings says how it gets them. */
 static void test_settings_that_must_be_given(void **state)
 {
@@ -468,6 +488,7 @@ int main(void)
         cmocka_unit_test(test_what_check_finds),
         cmocka_unit_test(test_settings_that_must_be_given),
         cmocka_unit_test(test_check_tells_what_goes_nowhere),
+        cmocka_unit_test(test_check_has_a_store),
         cmocka_unit_test(test_files_that_are_not_loaded),
         cmocka_unit_test(test_a_good_one_passes),
     };
