@@ -322,6 +322,19 @@ conn_stats conn_counters(conn_list *l)
     return (conn_stats){open, l->n_parked, l->accepted, l->hung_up, l->timed_out};
 }
 
+int conn_at_work(conn_list *l, int64_t since_ns)
+{
+    int n = 0;
+    pthread_mutex_lock(&l->lock);
+    for (conn *c = l->head; c != NULL; c = c->next) {
+        pthread_mutex_lock(&c->lock);
+        n += c->state == CONN_WORK && !c->gone && c->since_ns <= since_ns;
+        pthread_mutex_unlock(&c->lock);
+    }
+    pthread_mutex_unlock(&l->lock);
+    return n;
+}
+
 void conn_kick_all(conn_list *l)
 {
     pthread_mutex_lock(&l->lock);

@@ -82,6 +82,9 @@ typedef struct conn_stats {
 } conn_stats;
 conn_stats conn_counters(conn_list *l);
 
+/* How many have a request whose work began by then and whose reply has not been sent whole. */
+int conn_at_work(conn_list *l, int64_t since_ns);
+
 /* Lets every connection go: parked ones wake as gone, the others are shut. Call until nothing is
  * open. */
 void conn_kick_all(conn_list *l);

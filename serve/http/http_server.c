@@ -28,6 +28,7 @@ enum {
     BODIES = 64,             /* full bodies that may be in memory together */
     JANITOR_MS = 3600 * 1000,
     KICK_MS = 20,
+    SEND_MS = 1000, /* at least, for replies to requests that end with the server */
     KICKS = 500,
     SIDE_CONNECTIONS = 64, /* of operators and probes, each */
     SPARE_FILES = 64 + 2 * SIDE_CONNECTIONS,
@@ -508,8 +509,14 @@ void http_server_reload(http_server *s, bool always)
 
 void http_server_drain(http_server *s, int timeout_ms)
 {
+    int64_t start = clock_mono_ns();
+    int64_t most = (int64_t)(timeout_ms > SEND_MS ? timeout_ms : SEND_MS) * 1000000;
     atomic_store(&s->draining, true);
     s->engine->drain(s->engine->ctx, timeout_ms);
+    /* The engine has ended its answers; the clients do not have them yet. */
+    int64_t ended = clock_mono_ns();
+    while (conn_at_work(s->conns, ended) > 0 && clock_mono_ns() - start < most)
+        usleep(KICK_MS * 1000);
 }
 
 /* Stopping a daemon that has suspended connections ends the process, so: no new connections, then

@@ -624,6 +624,44 @@ static void test_drain(void **state)
     aid_server_close(s);
 }
 
+/* A subscriber that takes its time, so that the engine has ended long before there is a reply. */
+static int take_time(hook_call *call, void *user, hone_err *e)
+{
+    (void)call;
+    (void)user;
+    (void)e;
+    usleep(200000);
+    return HOOK_CONTINUE;
+}
+
+/* What the engine has finished when the server stops is also sent, by none of two workers too
+ * late. */
+static void test_drained_answers_arrive(void **state)
+{
+    enum { N = 6 };
+    hone_err e = {0};
+    (void)state;
+    aid_server *s = aid_server_open(NULL);
+    int fds[N];
+    assert_int_equal(hook_on(s->hooks, HOOK_SERVE_RESPONSE, "slow", 0, take_time, NULL, &e), 0);
+    s->plan->hold_after = 0;
+    for (int i = 0; i < N; i++)
+        fds[i] = send_chat(s, HI);
+    assert_true(soon(s->fake, aid_fake_running, N, AID_PATIENCE_MS));
+    s->plan->hold_after = -1;
+    http_server_drain(s->http, AID_PATIENCE_MS);
+    aid_server_close(s);
+    for (int i = 0; i < N; i++) {
+        bool closed;
+        char *raw = aid_read(fds[i], NULL, AID_PATIENCE_MS, &closed);
+        has(raw, "HTTP/1.1 200 OK");
+        has(raw, "\"content\":\"Hello\"");
+        assert_true(closed);
+        free(raw);
+        close(fds[i]);
+    }
+}
+
 /* The library ends the process when a daemon is stopped over suspended connections. */
 static void test_stop_with_everything_in_flight(void **state)
 {
@@ -939,6 +977,7 @@ int main(void)
         T(test_a_client_that_leaves_mid_stream),
         cmocka_unit_test(test_a_deaf_scheduler_ends_in_504),
         cmocka_unit_test(test_drain),
+        cmocka_unit_test(test_drained_answers_arrive),
         cmocka_unit_test(test_stop_with_everything_in_flight),
         cmocka_unit_test(test_connections_of_one_address_are_limited),
         cmocka_unit_test(test_health_has_a_door_of_its_own),
