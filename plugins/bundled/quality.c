@@ -73,9 +73,17 @@ static const struct { const char *name; const rule *rules; } recipes[] = {
     {"web", web}, {"docs", docs}, {"sft", sft}};
 /* clang-format on */
 
+/* How many records had a length: exact below 128, then in 64 steps from a power of 2 to the next.
+ */
+enum { STEPS = 64, N_BINS = 40 * STEPS };
+typedef struct lengths {
+    uint64_t bin[N_BINS];
+} lengths;
+
 typedef struct quality {
     const rule *rules;
     int answers_only;
+    lengths words, longest; /* of what was tagged; counted by several threads */
 } quality;
 
 /* ---- reading a text ---- */
@@ -787,6 +795,45 @@ static void put_answers(const out *w, const hone_value *record)
     put(w, "longest_answer", (double)a.longest);
 }
 
+/* ---- lengths of all records ---- */
+
+static void lengths_add(lengths *x, size_t n)
+{
+    size_t shift = 0;
+    while (n >> shift >= 2 * STEPS && (shift + 3) * STEPS <= N_BINS)
+        shift++;
+    size_t bin = shift * STEPS + (n >> shift);
+    __atomic_fetch_add(&x->bin[bin < N_BINS ? bin : N_BINS - 1], 1, __ATOMIC_RELAXED);
+}
+
+/* The length that at least this share of the records do not exceed (as far as the bins tell). */
+static unsigned long lengths_at(const lengths *x, uint64_t total, double share)
+{
+    uint64_t seen = 0;
+    size_t b = 0;
+    while (b + 1 < N_BINS && (double)(seen += x->bin[b]) < share * (double)total)
+        b++;
+    size_t shift = b < 2 * STEPS ? 0 : b / STEPS - 1;
+    return (unsigned long)(((b - shift * STEPS + 1) << shift) - 1);
+}
+
+static size_t length_of(const out *w, const char *key)
+{
+    return (size_t)w->h->number(w->h->get(w->o, key), 0);
+}
+
+static void lengths_say(const lengths *x, const char *figure, const hone_host *h, hone_ctx *cx)
+{
+    uint64_t total = 0;
+    for (size_t b = 0; b < N_BINS; b++)
+        total += x->bin[b];
+    if (total > 0)
+        h->log(cx, HONE_LOG_INFO,
+               "%s of %llu records: median %lu, 95 %% up to %lu, 99 %% up to %lu, all up to %lu",
+               figure, (unsigned long long)total, lengths_at(x, total, 0.5),
+               lengths_at(x, total, 0.95), lengths_at(x, total, 0.99), lengths_at(x, total, 1));
+}
+
 /* ---- the hooks ---- */
 
 /* All texts, or the answers alone, an empty line between them. */
@@ -813,7 +860,7 @@ static char *joined(const quality *q, const hone_host *h, const hone_value *reco
 
 static int tag(const hone_host *h, hone_call *call, void *user)
 {
-    const quality *q = user;
+    quality *q = user;
     const hone_value *record = h->get(call->data, "record");
     out w = {h, call, h->new_object(call)};
     size_t n;
@@ -827,6 +874,9 @@ static int tag(const hone_host *h, hone_call *call, void *user)
         put_repetition(&w, &d);
         put_fineweb(&w, &d);
         put_answers(&w, record);
+        lengths_add(&q->words, length_of(&w, "words"));
+        if (length_of(&w, "answers") > 0)
+            lengths_add(&q->longest, length_of(&w, "longest_answer"));
     }
     doc_free(&d);
     free(s);
@@ -910,7 +960,10 @@ static int start(const hone_host *h, hone_ctx *cx)
 
 static void stop(const hone_host *h, hone_ctx *cx)
 {
-    free(h->state(cx));
+    quality *q = h->state(cx);
+    lengths_say(&q->words, "words", h, cx);
+    lengths_say(&q->longest, "longest_answer", h, cx);
+    free(q);
 }
 
 static const hone_setting settings[] = {
@@ -923,7 +976,7 @@ static const hone_setting settings[] = {
 static const hone_descriptor descriptor = {
     HONE_DESCRIPTOR(HONE_F_THREADSAFE | HONE_F_DETERMINISTIC, 0),
     "quality",
-    "1.0.0",
+    "1.1.0",
     "Apache-2.0",
     "tags records by the rules of Gopher, C4 and FineWeb, and drops by them if told to",
     HONE_SETTINGS(settings),

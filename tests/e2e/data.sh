@@ -102,6 +102,18 @@ END
 preview --rows 0
 has "300 rows used, 0 rejected"
 
+# ---- quality: how long answers are, to choose a limit by: what sort makes of wc's counts
+settings <<END
+datasets:
+$(questions "$gsm8k")
+plugins: [quality]
+END
+preview --rows 0
+jq -r '.answer | gsub("\\s+"; " ")' "$gsm8k" | awk '{ print NF }' | sort -n >words
+at() { sed -n "$((($(wc -l <words) * $1 + 99) / 100))p" words; }
+want="longest_answer of $(wc -l <words) records: median $(at 50), 95 % up to $(at 95), "
+grep -qF "$want" err || fail "no '$want' in: $(grep longest_answer err)"
+
 # ---- decontam: what shares 13 words with the first 200 problems of GSM8K
 head -n 200 "$gsm8k" >holdout.jsonl
 head -n 2000 "$gsm8k" >some.jsonl
