@@ -34,6 +34,12 @@ make -s -C brief test HONE="$HONE" >log 2>&1 || fail "the Lua template: $(cat lo
 "$HONE" plugin new short 2>err && fail "made twice"
 has err "exists already"
 "$HONE" plugin new 'No!' 2>err && fail "a bad name was taken"
+mkdir -p far/away
+cp "$HONE" far/away/hone
+far/away/hone plugin new lost 2>err && fail "a plugin was begun without its header"
+has err "hone_plugin.h lies neither in ../include nor in include beside"
+[ ! -e lost ] || fail "a folder is left"
+far/away/hone plugin new found --lang lua >log || fail "a script needs no header"
 
 cat >words.lua <<'END'
 plugin {name = 'words', version = '1.0.0', summary = 'length of answers'}
