@@ -345,7 +345,7 @@ static int run(hooks *h, const subscriber *s, hook_call *call, bool *stop, hone_
     if (!owner_may(o, p))
         return owner_refusal(h, o, p, e);
     atomic_fetch_add(&o->at[p].calls, 1);
-    atomic_fetch_add(&o->calls, 1);
+    owner_called(o, p);
     int rc = ask(h, s, call, &own);
     *stop = rc == HOOK_STOP;
     if (rc == HOOK_MODIFIED)

@@ -133,8 +133,10 @@ hook_stats hook_counters(const hooks *h, hook_point p);
 /* When an owner is out for window_ms: after `failures` failures within window_ms, or after `late`
  * late calls when they are half of its calls or more; and while one of its calls has been running
  * for hang_ms and ten times its budget (hook_watch). Counted and applied at the points whose row
- * says so: where such a point fails closed, emissions fail meanwhile; elsewhere the owner is passed
- * over. Defaults: 5, 5, 60000, 5000. */
+ * says so. Points that fail closed and the others are counted apart, so that what fails or lags at
+ * one kind does not close the other: where a point fails closed, emissions fail meanwhile, and so
+ * being late never takes an owner out there (a guard that is slow is a guard); elsewhere the owner
+ * is passed over. A call that hangs takes it out at both. Defaults: 5, 5, 60000, 5000. */
 typedef struct hook_breaker {
     int failures, late;
     int64_t window_ms, hang_ms;

@@ -16,6 +16,17 @@ typedef struct counter {
     double value;
 } counter;
 
+/* Whether an owner is asked at the points of one policy: those that fail closed, or those that do
+ * not. */
+typedef struct gate {
+    atomic_int_fast64_t out_until; /* monotonic ns; 0: in */
+    atomic_uint_fast64_t calls;
+    int64_t window_start; /* the rest under hooks.lock */
+    uint64_t calls_before;
+    int failures, late;
+    char why_out[200];
+} gate;
+
 /* One plugin, for as long as there are hooks: what was counted does not go when it goes. */
 typedef struct owner {
     char *name;
@@ -27,13 +38,9 @@ typedef struct owner {
     size_t n_counters;
     bool told_counters; /* that one was dropped */
 
-    atomic_int_fast64_t out_until; /* monotonic ns; 0: in */
-    atomic_bool retired;           /* out for good, at every point */
-    atomic_uint_fast64_t calls;
-    int64_t window_start; /* the rest under hooks.lock */
-    uint64_t calls_before;
-    int failures, late;
-    char why_out[200];
+    gate gates[2];       /* [fails closed] */
+    atomic_bool retired; /* out for good, at every point */
+    char why_retired[200];
 
     struct lease *lease; /* NULL: it has no subscriptions */
     struct owner *next;  /* by name */
@@ -92,7 +99,8 @@ owner *owner_find(const hooks *h, const char *name);
 /* Whether the owner may be asked at this point now; else its failure there. */
 bool owner_may(const owner *o, hook_point p);
 int owner_refusal(hooks *h, owner *o, hook_point p, hone_err *e);
-/* Counts against the breaker. */
+/* Counts for, and against, the breaker. */
+void owner_called(owner *o, hook_point p);
 void owner_failed(hooks *h, owner *o, hook_point p, const char *why);
 void owner_late(hooks *h, owner *o, hook_point p);
 /* Shows a call to hook_watch; NULL when all places are taken. */

@@ -59,15 +59,21 @@ void hook_set_breaker(hooks *h, const hook_breaker *b)
     h->breaker = *b;
 }
 
-static bool is_out(const owner *o)
+static gate *gate_of(owner *o, hook_point p)
 {
-    int64_t until = atomic_load(&o->out_until);
-    return atomic_load(&o->retired) || (until != 0 && until > clock_mono_ns());
+    return &o->gates[hook_describe(p)->fails_closed];
+}
+
+static bool is_out(const owner *o, hook_point p)
+{
+    int64_t until = atomic_load(&gate_of((owner *)(uintptr_t)o, p)->out_until);
+    return atomic_load(&o->retired) ||
+           (hook_describe(p)->breaker && until != 0 && until > clock_mono_ns());
 }
 
 bool owner_may(const owner *o, hook_point p)
 {
-    return hook_describe(p)->breaker ? !is_out(o) : !atomic_load(&o->retired);
+    return !is_out(o, p);
 }
 
 int owner_refusal(hooks *h, owner *o, hook_point p, hone_err *e)
@@ -76,21 +82,24 @@ int owner_refusal(hooks *h, owner *o, hook_point p, hone_err *e)
     if (!info->fails_closed)
         return 0;
     pthread_mutex_lock(&h->lock);
-    int rc = hone_fail(e, HONE_EDENIED, "%s: %s is out: %s", info->name, o->name, o->why_out);
+    int rc = hone_fail(e, HONE_EDENIED, "%s: %s is out: %s", info->name, o->name,
+                       atomic_load(&o->retired) ? o->why_retired : gate_of(o, p)->why_out);
     pthread_mutex_unlock(&h->lock);
     return rc;
 }
 
 /* Under the lock. */
-static void take_out(hooks *h, owner *o, hook_point p, int64_t until, const char *why)
+static void take_out(const hooks *h, const owner *o, gate *g, hook_point p, int64_t until,
+                     const char *why)
 {
     if (atomic_load(&o->retired))
         return;
-    snprintf(o->why_out, sizeof o->why_out, "%s", why);
-    o->window_start = 0;
-    if (atomic_exchange(&o->out_until, until) == 0)
-        log_error("hook", "%s: %s is out for %lld s: %s", hook_describe(p)->name, o->name,
-                  (long long)(h->breaker.window_ms / 1000), why);
+    snprintf(g->why_out, sizeof g->why_out, "%s", why);
+    g->window_start = 0;
+    if (atomic_exchange(&g->out_until, until) == 0)
+        log_error("hook", "%s: %s is out for %lld s at points that fail %s: %s",
+                  hook_describe(p)->name, o->name, (long long)(h->breaker.window_ms / 1000),
+                  g == &o->gates[true] ? "closed" : "open", why);
 }
 
 void hook_retire(hooks *h, const char *name, const char *why)
@@ -98,7 +107,7 @@ void hook_retire(hooks *h, const char *name, const char *why)
     pthread_mutex_lock(&h->lock);
     owner *o = owner_get(h, name);
     if (!atomic_exchange(&o->retired, true))
-        snprintf(o->why_out, sizeof o->why_out, "%s", why);
+        snprintf(o->why_retired, sizeof o->why_retired, "%s", why);
     pthread_mutex_unlock(&h->lock);
 }
 
@@ -108,26 +117,32 @@ static int64_t after_window(const hooks *h)
 }
 
 /* Under the lock: a window that has passed begins anew, and who was out comes back in. */
-static void roll_window(const hooks *h, owner *o)
+static void roll_window(const hooks *h, gate *g)
 {
     int64_t now = clock_mono_ns();
-    if (o->window_start != 0 && now - o->window_start < h->breaker.window_ms * 1000000)
+    if (g->window_start != 0 && now - g->window_start < h->breaker.window_ms * 1000000)
         return;
-    o->window_start = now;
-    o->calls_before = atomic_load(&o->calls) - 1; /* this one is in the window */
-    o->failures = o->late = 0;
-    atomic_store(&o->out_until, 0);
+    g->window_start = now;
+    g->calls_before = atomic_load(&g->calls) - 1; /* this one is in the window */
+    g->failures = g->late = 0;
+    atomic_store(&g->out_until, 0);
+}
+
+void owner_called(owner *o, hook_point p)
+{
+    atomic_fetch_add(&gate_of(o, p)->calls, 1);
 }
 
 void owner_failed(hooks *h, owner *o, hook_point p, const char *why)
 {
     char text[160];
+    gate *g = gate_of(o, p);
     pthread_mutex_lock(&h->lock);
-    roll_window(h, o);
-    if (++o->failures >= h->breaker.failures) {
-        snprintf(text, sizeof text, "%d failures in %lld s, the last: %s", o->failures,
+    roll_window(h, g);
+    if (++g->failures >= h->breaker.failures) {
+        snprintf(text, sizeof text, "%d failures in %lld s, the last: %s", g->failures,
                  (long long)(h->breaker.window_ms / 1000), why);
-        take_out(h, o, p, after_window(h), text);
+        take_out(h, o, g, p, after_window(h), text);
     }
     pthread_mutex_unlock(&h->lock);
 }
@@ -135,13 +150,16 @@ void owner_failed(hooks *h, owner *o, hook_point p, const char *why)
 void owner_late(hooks *h, owner *o, hook_point p)
 {
     char text[160];
+    gate *g = gate_of(o, p);
+    if (hook_describe(p)->fails_closed)
+        return;
     pthread_mutex_lock(&h->lock);
-    roll_window(h, o);
-    uint64_t calls = atomic_load(&o->calls) - o->calls_before;
-    if (++o->late >= h->breaker.late && (uint64_t)o->late * 2 >= calls) {
-        snprintf(text, sizeof text, "%d of %llu calls were late", o->late,
+    roll_window(h, g);
+    uint64_t calls = atomic_load(&g->calls) - g->calls_before;
+    if (++g->late >= h->breaker.late && (uint64_t)g->late * 2 >= calls) {
+        snprintf(text, sizeof text, "%d of %llu calls were late", g->late,
                  (unsigned long long)calls);
-        take_out(h, o, p, after_window(h), text);
+        take_out(h, o, g, p, after_window(h), text);
     }
     pthread_mutex_unlock(&h->lock);
 }
@@ -165,8 +183,8 @@ void owner_call_ends(hooks *h, lease *l, busy *b)
 {
     if (b == NULL)
         return;
-    if (atomic_load(&b->reported))
-        atomic_store(&l->owner->out_until, after_window(h));
+    for (int i = 0; atomic_load(&b->reported) && i < 2; i++)
+        atomic_store(&l->owner->gates[i].out_until, after_window(h));
     atomic_store(&b->since, 0);
 }
 
@@ -181,7 +199,8 @@ static void watch_call(hooks *h, lease *l, busy *b, int64_t now)
         return;
     snprintf(text, sizeof text, "a call has been running for %lld ms (budget %lld us)",
              (long long)(ran / 1000000), (long long)info->budget_us);
-    take_out(h, l->owner, p, INT64_MAX, text);
+    for (int i = 0; i < 2; i++)
+        take_out(h, l->owner, &l->owner->gates[i], p, INT64_MAX, text);
 }
 
 void hook_watch(hooks *h)
@@ -309,8 +328,8 @@ static void each_point(const hooks *h, const owner *o, void (*fn)(const hook_row
                        void *user)
 {
     for (int p = 0; p < HOOK_N_POINTS; p++) {
-        hook_row row = {o->name, (hook_point)p, listens(h, o, (hook_point)p), is_out(o),
-                        read_tally(&o->at[p])};
+        hook_row row = {o->name, (hook_point)p, listens(h, o, (hook_point)p),
+                        is_out(o, (hook_point)p), read_tally(&o->at[p])};
         if (row.listens || row.stats.calls > 0)
             fn(&row, user);
     }
@@ -363,7 +382,7 @@ static json_t *about_owner(const owner *o)
     if (o->about != NULL)
         json_object_update(one, o->about);
     if (atomic_load(&o->retired))
-        json_object_set_new(one, "retired", json_string(o->why_out));
+        json_object_set_new(one, "retired", json_string(o->why_retired));
     return one;
 }
 
