@@ -102,7 +102,7 @@ static void group_of(char out[128], const char *name)
 {
     const char *first = strchr(name, '.'), *last = strrchr(name, '.');
     if (first == last)
-        strcpy(out, "all groups");
+        snprintf(out, 128, "all groups");
     else
         snprintf(out, 128, "group %.*s", (int)(last - first - 1 < 100 ? last - first - 1 : 100),
                  first + 1);

@@ -276,15 +276,16 @@ static int find_group(size_t *out, counter *c, const char *name, const hone_host
     *out = i;
     if (i < c->n_groups)
         return 0;
-    if (i == MAX_TERM_GROUPS || name[0] == '\0' || strlen(name) > 100)
+    size_t len = strlen(name);
+    if (i == MAX_TERM_GROUPS || len == 0 || len > 100)
         return h->init_error(cx,
                              "terms: more than %d groups, or one without a name of 1 to 100 "
                              "bytes",
                              MAX_TERM_GROUPS);
-    c->groups[i] = malloc(strlen(name) + 1);
+    c->groups[i] = malloc(len + 1);
     if (c->groups[i] == NULL)
         return h->init_error(cx, "no memory");
-    strcpy(c->groups[i], name);
+    memcpy(c->groups[i], name, len + 1);
     c->n_groups++;
     return 0;
 }
@@ -734,8 +735,10 @@ static int put_scores(const counter *c, const char *group, const hone_host *h, h
     const hone_value *items = h->get(call->data, "items");
     size_t n = h->length(items);
     double *room = h->alloc(call, 2 * (n + 1) * sizeof *room);
+    int rc = 0;
+    if (room == NULL)
+        return h->error(call, "no memory");
     tally t = {room, room + n + 1, 0, 0};
-    int rc = room != NULL ? 0 : h->error(call, "no memory");
     for (size_t i = 0; rc == 0 && i < n; i++)
         if (is_ours(h, h->at(items, i), group))
             rc = take_item(c, &t, h->at(items, i), h, call);
