@@ -245,7 +245,7 @@ static int read_question(question *q, const hone_host *h, hone_call *call, const
 static int add_line(const bbq *b, const hone_host *h, hone_call *call, const hone_value *record,
                     unsigned long number)
 {
-    question q;
+    question q = {0};
     int rc = read_question(&q, h, call, record, number);
     if (rc != 0)
         return rc;
@@ -440,7 +440,7 @@ static int put_scores(const bbq *b, const hone_host *h, hone_call *call, const c
     tally t[N_KINDS];
     int rc = 0;
     memset(t, 0, sizeof t);
-    for (size_t i = 0; i < N_KINDS * N_LISTS; i++)
+    for (size_t i = 0; i < (size_t)N_KINDS * N_LISTS; i++)
         t[i / N_LISTS].list[i % N_LISTS] = h->new_array(call);
     for (size_t i = 0; rc == 0 && i < h->length(items); i++) {
         const hone_value *item = h->at(items, i);

@@ -184,8 +184,8 @@ static int add_pair(crows *c, const row *r, const size_t where[N_WANTED], const 
 
 static int read_pairs(crows *c, const hone_host *h, hone_ctx *cx, const char *path)
 {
-    row r;
-    size_t where[N_WANTED];
+    row r = {0};
+    size_t where[N_WANTED] = {0};
     char *at = c->text;
     if (strncmp(at, "\xEF\xBB\xBF", 3) == 0)
         at += 3;

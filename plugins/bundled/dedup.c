@@ -443,10 +443,11 @@ static uint32_t source_id(dedup *d, const char *name)
     if (more == NULL)
         return NONE;
     d->sources = more;
-    more[d->n_sources] = malloc(strlen(name) + 1);
+    size_t bytes = strlen(name) + 1;
+    more[d->n_sources] = malloc(bytes);
     if (more[d->n_sources] == NULL)
         return NONE;
-    strcpy(more[d->n_sources], name);
+    memcpy(more[d->n_sources], name, bytes);
     return d->n_sources++;
 }
 

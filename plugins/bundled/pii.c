@@ -334,7 +334,7 @@ static int mod97(const char *iban, size_t len)
 /* In one piece, or in groups of four with spaces or hyphens; letters of one case. */
 static int find_iban(const char *s, size_t n, size_t i, span *out)
 {
-    char c[34];
+    char c[34] = {0};
     size_t len = 0, at = i, want = i + 15 <= n && is_digit(s[i + 2]) ? iban_length(s + i) : 0;
     int grouped = want > 0 && in_set(s[i + 4], " -");
     while (len < want) {

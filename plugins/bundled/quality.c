@@ -800,7 +800,7 @@ static void put_answers(const out *w, const hone_value *record)
 static void lengths_add(lengths *x, size_t n)
 {
     size_t shift = 0;
-    while (n >> shift >= 2 * STEPS && (shift + 3) * STEPS <= N_BINS)
+    while (n >> shift >= (size_t)2 * STEPS && (shift + 3) * STEPS <= N_BINS)
         shift++;
     size_t bin = shift * STEPS + (n >> shift);
     __atomic_fetch_add(&x->bin[bin < N_BINS ? bin : N_BINS - 1], 1, __ATOMIC_RELAXED);
@@ -813,7 +813,7 @@ static unsigned long lengths_at(const lengths *x, uint64_t total, double share)
     size_t b = 0;
     while (b + 1 < N_BINS && (double)(seen += x->bin[b]) < share * (double)total)
         b++;
-    size_t shift = b < 2 * STEPS ? 0 : b / STEPS - 1;
+    size_t shift = b < (size_t)2 * STEPS ? 0 : b / STEPS - 1;
     return (unsigned long)(((b - shift * STEPS + 1) << shift) - 1);
 }
 
