@@ -5,15 +5,10 @@
 set -u
 top=$PWD
 model=$top/examples/model
+. tests/e2e/aid.bash
 cd "$SCRATCH" || exit 1
 umask 022
 chmod 755 .
-fail() {
-    echo "FAIL: $*"
-    exit 1
-}
-has() { grep -qF -- "$2" "$1" || fail "$1 has no '$2': $(cat "$1")"; }
-
 "$HONE" plugin hooks --json >doc.json || fail "hooks"
 cc -std=c99 -D_GNU_SOURCE -I"$top/plugins" -fPIC -shared -o spy.so "$top/tests/plugins/spy.c" ||
     fail "cc"
@@ -77,20 +72,9 @@ retrain:
 $(plugins "$1")
 END
 }
-server=
-trap '[ -z "$server" ] || kill $server 2>/dev/null' EXIT
-serve() {
+serve_with() {
     hone_yaml "$1" >hone.yaml
-    rm -f server.log # the port of the one before
-    "$HONE" serve hone.yaml 2>server.log &
-    server=$!
-    for _ in $(seq 600); do
-        url=$(grep -os 'http://[0-9.:]*' server.log | head -n 1)
-        [ -n "$url" ] && curl -fs "$url/health/ready" >/dev/null && return
-        kill -0 $server 2>/dev/null || fail "the server ended: $(tail -n 1 server.log)"
-        sleep 0.1
-    done
-    fail "not ready: $(cat server.log)"
+    serve hone.yaml
 }
 stop() {
     kill $server
@@ -113,7 +97,7 @@ hone_yaml "" >hone.yaml
 key=$("$HONE" key create --name me --role admin --config hone.yaml 2>err |
     grep -o 'hk_live_[-A-Za-z0-9_]*')
 [ -n "$key" ] || fail "no key: $(cat err)"
-serve ""
+serve_with ""
 [ "$(post /v1/chat/completions "{$chat}")" = 200 ] ||
     fail "chat: $(cat reply.json) $(tail -n 4 server.log)"
 id=$(jq -r .id reply.json)
@@ -222,7 +206,7 @@ jq -e '.verdict == "fail" and any(.reasons[]; test("told to refuse"))' round.jso
 # A plugin that keeps failing is taken out everywhere: here it is heard at one point alone.
 for p in $(at serve.) feedback.ingest audit.event; do
     points=[$p]
-    serve ", fail: $p"
+    serve_with ", fail: $p"
     stream=false
     [ "$p" != serve.chunk ] || stream=true
     status=$(post /v1/chat/completions "{$chat, \"stream\": $stream}")
