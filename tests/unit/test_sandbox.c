@@ -390,9 +390,13 @@ static void test_a_busy_machine_ends_nothing(void **state)
     assert_int_equal(sandbox_run(s, set_up, NULL, &e), 0);
     if (sandbox_run(s, wait_and_work, (void *)"local x = 1", &e) != 0)
         fail_msg("%s", e.msg);
-    double start = cpu_ms();
-    assert_int_equal(sandbox_run(s, run_text, (void *)"while true do end", &e), HONE_ETIMEOUT);
-    assert_true(cpu_ms() - start < 4 * limit_ms());
+    double took = 2 * limit_ms();
+    for (int k = 0; k < TRIES && took > limit_ms(); k++) {
+        double start = cpu_ms();
+        assert_int_equal(sandbox_run(s, run_text, (void *)"while true do end", &e), HONE_ETIMEOUT);
+        took = cpu_ms() - start;
+    }
+    assert_true(took < limit_ms());
     sandbox_free(s);
 }
 
